@@ -186,6 +186,7 @@ class Garbled:
         self.notes = source.notes
         self.n_windows = source.n_windows
         self.annualisations = source.annualisations
+        self.bar_intervals_ns = source.bar_intervals_ns
 
     def episodes(self, numbers: Sequence[int]) -> list[Episode]:
         return [self._garbled(episode) for episode in self._source.episodes(numbers)]

@@ -192,5 +192,7 @@ def test_a_part_without_windows_is_refused_before_there_is_a_server(folder: Path
 
 
 def test_both_parts_at_once_are_refused_where_they_are_not_played_in_turn(folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"prices\.split\.play: expected train or test outside of policy-pipeline run"):
+    with pytest.raises(
+        SettingsError, match=r"prices\.split\.play: expected train or test outside of policy-pipeline run, demo and check-future"
+    ):
         source_of(PipelineConfig(prices=prices(folder, split=FOLDS)))

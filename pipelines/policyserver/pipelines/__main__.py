@@ -123,12 +123,12 @@ def _run(options: argparse.Namespace) -> int:
     from policyserver.pipelines.config import PipelineConfig
     from policyserver.pipelines.run import run_pipeline
     from policyserver.pipelines.runtime.stop_signals import StopSignals
-    from policyserver.pipelines.walk_forward import run_walk_forward
+    from policyserver.pipelines.walk_forward import is_walk_forward, run_walk_forward
 
     config = load(PipelineConfig, options.config, from_arguments(PipelineConfig, options))
     _log_to_stderr(logging.INFO)
     with StopSignals().installed() as stop:
-        if config.prices.split is not None and config.prices.split.play == "both":
+        if is_walk_forward(config):
             sys.stdout.write(run_walk_forward(config, stop, options.json).table())
         else:
             run_pipeline(config, stop, options.json)

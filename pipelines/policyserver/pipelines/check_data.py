@@ -29,9 +29,12 @@ def run(options: argparse.Namespace) -> int:
             for report in check_data(path, config):
                 is_clean &= report.is_clean
                 sys.stdout.write(report.text() + "\n")
-        except (FileFaultError, OSError) as error:
+        except FileFaultError as error:
             is_clean = False
             sys.stdout.write(f"{error}\n")
+        except OSError as error:
+            is_clean = False
+            sys.stdout.write(f"{path}: expected a readable file: {error.strerror or error}\n")
     return 0 if is_clean else 1
 
 

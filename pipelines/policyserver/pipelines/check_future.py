@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from policyserver.common.settings import SettingsError, add_arguments, from_arguments, load
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def checks(config: PipelineConfig, episodes: int | None = None, cuts: int = _CUTS) -> list[Callable[[], CheckResult]]:
-    """Return the checks of a pipeline, each still to be made.
+    """Return the checks of a pipeline, each still to be made; of a walk-forward those of each part, and of the split of each fold.
 
     Args:
         config: Settings.
@@ -62,6 +64,25 @@ def checks(config: PipelineConfig, episodes: int | None = None, cuts: int = _CUT
     Raises:
         SettingsError: The prices can't be made, or the regressor can't; or it begins with what it has learnt of these prices.
     """
+    from policyserver.pipelines.audit.split_parts import check_split
+    from policyserver.pipelines.walk_forward import fold_parts, is_walk_forward
+
+    if not is_walk_forward(config):
+        return _checks(config, episodes, cuts, looks_at_split=True)
+    found: list[Callable[[], CheckResult]] = []
+    for part in fold_parts(config):
+        name, own = f"{part.side} {part.fold}", part.config
+        found += [partial(_named, name, check) for check in _checks(own, episodes, cuts, looks_at_split=False)]
+        if part.side == "train":
+            found.append(partial(_named, f"fold {part.fold}", partial(check_split, own)))
+    return found
+
+
+def _named(part: str, check: Callable[[], CheckResult]) -> CheckResult:
+    return replace(check(), part=part)
+
+
+def _checks(config: PipelineConfig, episodes: int | None, cuts: int, *, looks_at_split: bool) -> list[Callable[[], CheckResult]]:
     from policyserver.pipelines.audit.changed_future import check_changed_future
     from policyserver.pipelines.audit.fair_game import check_fair_game
     from policyserver.pipelines.audit.warm_up import check_warm_up
@@ -75,7 +96,7 @@ def checks(config: PipelineConfig, episodes: int | None = None, cuts: int = _CUT
     chosen = range(first, first + count)
     fair = range(first, first + max(count, -(-_FAIR_BARS // config.prices.bars_per_episode)))
     return [
-        lambda: check_changed_future(config, chosen, concurrent, cuts),
+        lambda: check_changed_future(config, chosen, concurrent, cuts, looks_at_split=looks_at_split),
         lambda: check_fair_game(config, fair, concurrent),
         lambda: check_warm_up(config, chosen, concurrent),
     ]

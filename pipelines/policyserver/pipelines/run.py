@@ -96,9 +96,13 @@ def source_of(config: PipelineConfig) -> PriceSource:
 
     Raises:
         SettingsError: A file of bars cannot be read, or is not one; the regressor cannot be built, or cannot learn; or the warm-up is too
-            short for what is observed; or a limit on risk names a symbol that no episode has.
+            short for what is observed; or actions or a limit on risk don't fit the symbols that an episode has.
     """
     rules = Rules.of(config.rules)
+    symbols, most = config.prices.symbols_per_episode, rules.actions.most_symbols()
+    if most is not None and symbols > most:
+        expected = f"a scheme for the {symbols} symbols of an episode, such as target_weight"
+        raise SettingsError("rules.actions", "", f"expected {expected}, received {type(rules.actions).__name__}, for {most}")
     needed = rules.warmup_bars()
     if 0 < config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"

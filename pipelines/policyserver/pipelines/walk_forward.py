@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from policyserver.pipelines.comparison.comparison import POLICY, Comparison
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.split import Side
-from policyserver.pipelines.run import ENDED, connect, joined, made_folder, play_once, source_of
+from policyserver.pipelines.run import ENDED, EndedRun, connect, joined, made_folder, play_once, source_of
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary, without_nan
 
@@ -133,16 +134,44 @@ def run_walk_forward(config: PipelineConfig, stop: StopSignals, json: Path | Non
     parts = fold_parts(config)  # what cannot be played is refused before there is a server
     with connect(config) as policy:
         config = joined(config, policy, stop)
-    if config.recording.keep_runs is not None:  # the parts before are kept in the run's folder
-        keep = max(config.recording.keep_runs, len(parts))
-        config = dataclasses.replace(config, recording=dataclasses.replace(config.recording, keep_runs=keep))
     folder = None if config.recording.run_folder is None else made_folder(config.recording.run_folder, config.seed)
+    summary, _ = play_parts(fold_parts(keeping(config, len(parts))), stop, lambda part: play_once(part.config, stop, folder=folder))
+    for path in (*([folder / WALK_FORWARD_FILE] if folder else []), *([json] if json else [])):
+        summary.write(path)
+        logger.info("summary of all parts: %s", path)
+    return summary
+
+
+def is_walk_forward(config: PipelineConfig) -> bool:
+    """Tell whether a run plays training and testing, of each fold, one after the other."""
+    return config.prices.split is not None and config.prices.split.play == "both"
+
+
+def keeping(config: PipelineConfig, n_parts: int) -> PipelineConfig:
+    """Return the settings so that all parts of a walk-forward are kept in the run's folder."""
+    if config.recording.keep_runs is None:
+        return config
+    keep = max(config.recording.keep_runs, n_parts)
+    return dataclasses.replace(config, recording=dataclasses.replace(config.recording, keep_runs=keep))
+
+
+def play_parts(parts: Sequence[Part], stop: StopSignals, play: Callable[[Part], EndedRun]) -> tuple[WalkForwardSummary, str]:
+    """Play the parts of all folds, one after the other, until they are done or one has ended for another reason.
+
+    Args:
+        parts: At least one.
+        stop: Ends the run.
+        play: Plays a part.
+
+    Returns:
+        The figures, and the reason why the last part ended.
+    """
     played: list[PartFigures] = []
     kept: dict[Side, list[KeptEpisode]] = {"train": [], "test": []}
-    for part in fold_parts(config):
+    for part in parts:
         logger.info("fold %d, %s: %d episodes", part.fold, part.side, part.config.episodes.count or 0)
         before = weights_before(part, stop)
-        ran = play_once(part.config, stop, folder=folder)
+        ran = play(part)
         played.append(PartFigures(part.fold, part.side, before, ran.summary))
         kept[part.side] += ran.pipeline.kept_episodes
         if part.side == "test" and not played[-1].is_frozen:
@@ -150,11 +179,7 @@ def run_walk_forward(config: PipelineConfig, stop: StopSignals, json: Path | Non
         if ran.reason != ENDED:
             break
     train, test = (ran.pipeline.compare(kept[side]) for side in _SIDES)
-    summary = WalkForwardSummary(tuple(played), train, test)
-    for path in (*([folder / WALK_FORWARD_FILE] if folder else []), *([json] if json else [])):
-        summary.write(path)
-        logger.info("summary of all parts: %s", path)
-    return summary
+    return WalkForwardSummary(tuple(played), train, test), ran.reason
 
 
 def weights_before(part: Part, stop: StopSignals) -> int | None:

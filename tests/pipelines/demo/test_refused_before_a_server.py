@@ -105,3 +105,15 @@ def test_a_limit_on_a_symbol_that_no_episode_has_is_refused(limit: str, prices: 
     with pytest.raises(SettingsError, match=message):
         fresh_run(DemoConfig(config=file, runs=tmp_path / "runs"), ADDRESS)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("actions", ["sell_hold_buy", "target_position", "limit_offsets"])
+def test_actions_of_one_symbol_are_refused_where_an_episode_trades_several(actions: str, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(f'rules.actions = "{actions}"\nprices.symbols_per_episode = 2\n', encoding="utf-8")
+    message = r"^rules\.actions: expected a scheme for the 2 symbols of an episode, such as target_weight, received \w+, for 1$"
+    with pytest.raises(SettingsError, match=message):
+        run_pipeline(load(PipelineConfig, file), StopSignals())
+    with pytest.raises(SettingsError, match=message):
+        fresh_run(DemoConfig(config=file, runs=tmp_path / "runs"), ADDRESS)
+    assert not (tmp_path / "runs").exists()

@@ -129,8 +129,8 @@ def simulated(start: ForecastState | None = None, blocks: int = 2) -> Forecasts:
 
 def test_blocks_begin_with_models_of_their_own_by_number_and_go_round_where_there_are_more() -> None:
     models = {str(block): KeptModel.of(_taught(block + 1)) for block in range(2)}
-    start = dataclasses.replace(simulated().state(60, 3), models=models, episodes={3: 64})
-    again = simulated(start, blocks=3).state(60, 4)
+    start = dataclasses.replace(simulated().state(60, {}, 3), models=models, episodes={3: 64})
+    again = simulated(start, blocks=3).state(60, {}, 4)
     assert [model.learned for model in again.models.values()] == [1, 2, 1]
     assert again.episodes == {3: 64, 4: 0}, "what the first run had learnt of is remembered"
 
@@ -150,7 +150,7 @@ def test_a_state_is_saved_now_and_then_and_at_the_end(tmp_path: Path) -> None:
         asked.append(len(asked))
         if len(asked) == 2:
             raise TypeError("not this time")
-        return dataclasses.replace(simulated().state(60, 3), episodes={3: len(asked)})
+        return dataclasses.replace(simulated().state(60, {}, 3), episodes={3: len(asked)})
 
     saver = StateSaver(tmp_path, state, 0.01)
     saver.start()

@@ -37,7 +37,7 @@ SERIES = {"name": "correlated", "correlation": [[1.0, 0.5], [0.5, 1.0]]}
         ({"process": "cir"}, "process.name: expected ou, gbm, abm, merton, heston, garch, regimes, bootstrap, correlated, mixture, or"),
         ({"process": {"volatility": prior(1.0)}}, "process.name: expected ou, gbm, "),
         ({"process": "python:nowhere.Law"}, "process.name: expected an import path, received 'python:nowhere.Law'"),
-        ({"process": "python:pathlib.Path"}, "process.name: expected a frozen dataclass that is a PriceProcess"),
+        ({"process": "python:pathlib.Path"}, "process.name: expected a frozen dataclass that derives from PriceProcess"),
         ({"process": {"name": "gbm", "drift": prior(0.0)}}, "process.drift: unknown key"),
         ({"process": {"name": "gbm", "volatility": prior(-1.0, 0.1)}}, "process.volatility: expected more than 0, received"),
         ({"process": {"name": "gbm", "volatility": prior(1.0)}}, "process.volatility: expected at most"),

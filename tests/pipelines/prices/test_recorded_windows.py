@@ -134,7 +134,7 @@ def test_walking_forward_plays_fold_after_fold_or_the_one_that_is_named(folder: 
             r"^prices\.windows: AAA: expected at least one window .* received 145 bars of test with 0 windows",
         ),
         ({"symbols_per_episode": 3}, r"^prices\.symbols_per_episode: expected at most the 2 symbols of the files, received 3"),
-        ({"split": SplitConfig(test_from="2031-01-01")}, r"^prices: test_from: expected a time between 2024-01-01T00:10:00 and"),
+        ({"split": SplitConfig(test_from="2031-01-01")}, r"^prices\.split\.test_from: expected a time between 2024-01-01T00:10:00 and"),
     ],
 )
 def test_an_empty_selection_is_refused_with_key_expected_and_counts(folder: Path, settings: dict[str, Any], message: str) -> None:

@@ -49,7 +49,9 @@ class _Faults:
         return tuple(self._found.values())
 
 
-def check_changed_future(config: PipelineConfig, episodes: range, concurrent: int, cuts: int) -> CheckResult:
+def check_changed_future(
+    config: PipelineConfig, episodes: range, concurrent: int, cuts: int, *, looks_at_split: bool = True
+) -> CheckResult:
     """Play episodes, then again for each cut with other bars after it, and compare everything up to it bit for bit.
 
     The bars of simulated episodes are cut in the order in which their block is played, each at the bar that it has reached then; in every
@@ -62,6 +64,7 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
         episodes: Their numbers.
         concurrent: Episodes at a time.
         cuts: How often.
+        looks_at_split: Whether what `check_split` finds is among the faults.
 
     Raises:
         BaseException: What makes the pipeline fail.
@@ -96,8 +99,9 @@ def check_changed_future(config: PipelineConfig, episodes: range, concurrent: in
         faults = _Faults()
         for fault in found:
             faults.add(replace(fault, problem=_UNSTEADY) if fault.part in unsteady else fault)
-    for fault in check_split(config):
-        faults.add(fault)
+    if looks_at_split:
+        for fault in check_split(config).faults:
+            faults.add(fault)
     if not was_changed:
         faults.add(PartAtFault("prices", "other bars in files or processes change no bar of any episode, so that nothing can be told"))
     looked_at = f"{len(episodes)} episodes, {cuts} cuts through {edges} of them, {compared:,} bars of episodes compared"

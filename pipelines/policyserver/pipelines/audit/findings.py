@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-CheckName = Literal["changed future", "fair game", "warm-up"]
+CheckName = Literal["changed future", "fair game", "warm-up", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,13 @@ class CheckResult:
     """What is wrong; nothing in a pipeline that is as it should be."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
+    part: str = ""
+    """Of a walk-forward, what was checked, such as "train 0"; "": all that is played."""
 
     def text(self) -> str:
         """Return it as lines: the first says whether there is a fault."""
-        lines = [f"{self.check}: {f'{len(self.faults)} parts at fault' if self.faults else 'no fault'}; {self.looked_at}"]
+        of = f"{self.part}, " if self.part else ""
+        lines = [f"{of}{self.check}: {f'{len(self.faults)} parts at fault' if self.faults else 'no fault'}; {self.looked_at}"]
         lines += [f"  FAULT {fault.line()}" for fault in self.faults]
         lines += [f"  note  {note}" for note in self.notes]
         return "\n".join(lines) + "\n"

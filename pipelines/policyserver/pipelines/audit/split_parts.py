@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from policyserver.pipelines.audit.findings import PartAtFault
+from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
 from policyserver.pipelines.audit.played import prices_of
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.episode_source import Episode
@@ -16,19 +16,29 @@ from policyserver.pipelines.pipeline import reach_of
 _EPISODES = 512
 """Episodes of each part that are looked at: of a part's windows nearly all, or enough to come near its ends."""
 
+_Extremes = dict[tuple[tuple[str, ...], str], Episode]
+"""By what is traded and the fold, an episode."""
 
-def check_split(config: PipelineConfig) -> Iterator[PartAtFault]:
+
+def check_split(config: PipelineConfig) -> CheckResult:
     """Look for bars that are played in training, and in testing seen at a decision, or of any symbol played, in the same fold.
 
     Raises:
         ValueError, OSError: The prices can't be made.
     """
-    split = config.prices.split
-    if split is None:
-        return
+    if config.prices.split is None:
+        return CheckResult("split", "there is none")
     window = reach_of(Rules.of(config.rules)).window_bars
     trained = _extremes(_episodes(config, "train"), lambda episode: -episode.last_ns)
     tested = _extremes(_episodes(config, "test"), lambda episode: _first_seen_ns(episode, window))
+    between = [_first_seen_ns(tested[part], window) - trained[part].last_ns for part in trained.keys() & tested.keys()]
+    looked_at = f"the ends of {_EPISODES} episodes of training and of testing"
+    if between:
+        looked_at += f"; from the last bar of training to the first that testing sees: {max(0, min(between)) / 1e9:,.0f} s"
+    return CheckResult("split", looked_at, tuple(_overlaps(trained, tested, window)))
+
+
+def _overlaps(trained: _Extremes, tested: _Extremes, window: int) -> Iterator[PartAtFault]:
     for part in trained.keys() & tested.keys():
         late_s = (trained[part].last_ns - _first_seen_ns(tested[part], window)) / 1e9
         if late_s >= 0:
@@ -42,9 +52,9 @@ def check_split(config: PipelineConfig) -> Iterator[PartAtFault]:
             yield PartAtFault("split", f"training plays bars up to {late_s:,.0f} s after the first of testing: {last.id} and {first.id}")
 
 
-def _extremes(episodes: Sequence[Episode], key: Callable[[Episode], int]) -> dict[tuple[tuple[str, ...], str], Episode]:
+def _extremes(episodes: Sequence[Episode], key: Callable[[Episode], int]) -> _Extremes:
     """Return of each symbol and fold the episode that has the least of something."""
-    found: dict[tuple[tuple[str, ...], str], Episode] = {}
+    found: _Extremes = {}
     for episode in episodes:
         part = episode.symbols, episode.span.partition(" ")[2]
         found[part] = min(found.get(part, episode), episode, key=key)

@@ -25,6 +25,7 @@ from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.prices.config import PricesConfig, make_slots
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
+from policyserver.pipelines.walk_forward import fold_parts, is_walk_forward, keeping
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ MARKETS = {path.stem: path for path in sorted(Path(__file__).with_name("markets"
 
 DEFAULT_MARKET = "ou"
 """The set-up that is played unless the user chooses another."""
+
+WALK_FORWARD_SETTINGS = "walk_forward.toml"
+"""The settings of a walk-forward as a whole, in the run folder, in which the pipeline's settings are those of the part that is played."""
 
 STORE_FILE = "store.sqlite"
 """The embedded store, in the run folder; the server records its training there too."""
@@ -117,24 +121,32 @@ def fresh_run(options: DemoConfig, address: str) -> tuple[Path, PipelineConfig]:
     prices = _on_files(config.prices, options.files) if options.files else config.prices
     rules = config.rules if options.show_prediction else dataclasses.replace(config.rules, observers=_without_forecast(config.rules))
     concurrent, steps = options.episodes or config.episodes.concurrent, options.steps or config.episodes.steps or DEFAULT_STEPS
+    is_walk = is_walk_forward(config)
+    if is_walk and options.steps:
+        raise SettingsError("--steps", "option", f'expected none with prices.split.play = "both", received {options.steps}')
     config = dataclasses.replace(
         config,
         seed=config.seed if options.seed is None else options.seed,
         worker_number=0,
         server=ServerConnectionConfig(address=address, connect_timeout_s=_CONNECT_S),
-        episodes=dataclasses.replace(config.episodes, concurrent=concurrent, steps=steps),
+        episodes=dataclasses.replace(config.episodes, concurrent=concurrent, steps=None if is_walk else steps),
         prices=prices,
         rules=rules,
         stop_timeout_s=_EPISODES_END_S,
     )
     try:
-        start_of(config, source_of(config))  # prices that cannot be made are refused before there is a folder
+        for each in [part.config for part in fold_parts(config)] if is_walk else [config]:
+            start_of(each, source_of(each))  # prices that cannot be made are refused before there is a folder
     except SettingsError as error:
         where = " (in a file of settings, for --config)" if options.files and error.key.startswith("prices") else ""
         raise SettingsError(error.key, "", error.problem + where) from error
     folder = new_run_folder(options.runs, config.seed)
     recording = dataclasses.replace(config.recording, run=folder.name, policy="PPO", store=folder / STORE_FILE, run_folder=folder)
-    return folder, _written(dataclasses.replace(config, recording=recording), folder, options.server.read_text(encoding="utf-8"))
+    config = dataclasses.replace(config, recording=recording)
+    if is_walk:
+        config = keeping(config, len(fold_parts(config)))
+        (folder / WALK_FORWARD_SETTINGS).write_text(dump_toml(config), encoding="utf-8")
+    return folder, _written(config, folder, options.server.read_text(encoding="utf-8"))
 
 
 def _on_files(prices: PricesConfig, files: tuple[Path, ...]) -> PricesConfig:
@@ -173,6 +185,9 @@ def resumed_run(folder: Path, options: DemoConfig, address: str) -> PipelineConf
     Raises:
         SettingsError: Its settings cannot be read, or the prices cannot be made any more.
     """
+    if (folder / WALK_FORWARD_SETTINGS).exists():
+        problem = f"expected another run than a walk-forward, whose parts belong together, received {folder}: begin it anew"
+        raise SettingsError("--resume", "option", problem)
     config = load(PipelineConfig, folder / PIPELINE_FILE)
     own = _own_state(config, folder, source_of(config))
     steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)

@@ -67,11 +67,17 @@ class Registry(Generic[PartT]):
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SettingsError(key, "", f"expected an import path, received {name!r}: {reason}") from error
         if not (isinstance(found, type) and is_dataclass(found) and issubclass(found, self.base)):
-            raise SettingsError(key, "", f"expected a frozen dataclass that is a {self.base.__name__}, received {name!r}, {found!r}")
+            raise SettingsError(
+                key, "", f"expected a frozen dataclass that derives from {self.base.__name__}, received {name!r}, {found!r}"
+            )
         return found
 
     def _expected(self) -> str:
-        return f'{", ".join(self.shipped)}, or "{OBJECT_PREFIX}package.module.Name" of a {self.kind}'
+        return f'{", ".join(self.shipped)}, or "{OBJECT_PREFIX}package.module.Name" of {_with_article(self.kind)}'
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def imported(path: str) -> object:

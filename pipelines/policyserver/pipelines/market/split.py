@@ -26,7 +26,7 @@ class SplitConfig(Config):
 
     play: Side | Literal["both"] = "train"
     """Which part is played. While the test part is, the policy does not learn. `both`: one after the other, of each fold; with
-    `windows.order = "walk_forward"` and `policy-pipeline run`."""
+    `windows.order = "walk_forward"` and `policy-pipeline run`, `demo` and `check-future`."""
     fold: Annotated[int, Ge(0)] | None = None
     """Which fold, from 0; none: the only one, or, with `windows.order = "walk_forward"`, all of them."""
     folds: Annotated[int, Ge(1)] = 1
@@ -65,7 +65,9 @@ class SplitConfig(Config):
             SettingsError: Both are, one after the other.
         """
         if self.play == "both":
-            raise SettingsError("prices.split.play", "", "expected train or test outside of policy-pipeline run, received 'both'")
+            raise SettingsError(
+                "prices.split.play", "", "expected train or test outside of policy-pipeline run, demo and check-future, received 'both'"
+            )
         return self.play
 
 

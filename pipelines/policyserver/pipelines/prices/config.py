@@ -99,6 +99,13 @@ class PricesConfig(Config):
         return self.split is not None and self.split.play == "test"
 
     @property
+    def part(self) -> str:
+        """What the part of a split that is played is called, such as "train 0"; "" without a split."""
+        if self.split is None:
+            return ""
+        return self.split.play if self.split.fold is None else f"{self.split.play} {self.split.fold}"
+
+    @property
     def length_ns(self) -> int:
         """Time that an episode plays; 0: it is a number of bars."""
         return parse_interval(self.windows.length, "windows.length") if self.windows.length else 0

@@ -135,7 +135,11 @@ class RecordedSource:
         if config is None:
             return [""], []
         first, last = (function(int(line.time_ns[end]) for line in self._lines) for function, end in ((min, 0), (max, -1)))
-        cuts = cut(first, last, config)
+        try:
+            cuts = cut(first, last, config)
+        except ValueError as error:
+            field, _, problem = str(error).partition(": ")
+            raise SettingsError(f"prices.split.{field}", "", problem) from error
         if len(cuts) == 1:
             return [config.side], cuts
         if self._config.windows.order != "walk_forward" and config.fold is None:

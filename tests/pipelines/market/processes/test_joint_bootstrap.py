@@ -39,7 +39,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> CatalogConfig:
     folder = tmp_path_factory.mktemp("bars")
     for symbol, returns in zip(SYMBOLS, RETURNS, strict=True):
         closes = 100.0 * np.exp(np.append(0.0, np.cumsum(returns)))
-        write_columns(folder / f"{symbol}.csv", close=closes, volume=np.arange(N_RECORDED + 1) * 1.0)
+        write_columns(folder / f"{symbol}.csv", close=closes, volume=np.arange(N_RECORDED + 1).astype(np.float64))
     return CatalogConfig((str(folder),))
 
 
@@ -65,9 +65,7 @@ def joint_facts(process: Any) -> dict[str, Fact]:
         drift = mean_of(correlations, float(np.corrcoef(RETURNS[one], RETURNS[other])[0, 1]))
         facts[f"correlation of {one} and {other}"] = drift._replace(standard_error=math.hypot(drift.standard_error, 0.01))
     for asset in range(3):
-        facts[f"variance of {asset}"] = from_groups(
-            lambda values, asset=asset: float(values[:, asset].var()), returns, RETURNS[asset].var()
-        )
+        facts[f"variance of {asset}"] = from_groups(lambda values: float(values.var()), returns[:, asset], RETURNS[asset].var())
         episodes = np.mean(times[1:, asset] == times[:-1, asset])
         facts[f"{asset} in the next episode"] = Fact(float(episodes), 1 / N_RECORDED, 0.001)
     return facts

@@ -46,8 +46,9 @@ def test_a_part_can_be_chosen_by_its_import_path(registry: Registry[Any], name: 
 
 @pytest.mark.parametrize("kind", ["actions", "observers", "rewards", "ends"])
 def test_a_part_that_is_none_is_refused_by_its_key(kind: str) -> None:
+    named = {"actions": "an action scheme", "observers": "an observer", "rewards": "a reward term", "ends": "an end"}
     for choice, problem in (
-        ("nothing", "expected .*received 'nothing'"),
+        ("nothing", f"expected .* of {named[kind]}, received 'nothing'"),
         ("python:nowhere.Nothing", "expected an import path, received 'python:nowhere.Nothing'"),
         ("python:policyserver.pipelines.market.rules.Rules", "expected a frozen dataclass"),
         ({"bars": 3}, "received None"),

@@ -44,6 +44,10 @@ class ActionScheme(Scheme):
     def refused(self, state: Any, view: View, rows: IntArray) -> None:
         """Take note of rows of which an order was refused: what they aim at is not on its way. By default nothing is done."""
 
+    def most_symbols(self) -> int | None:
+        """Return how many symbols an episode may trade at once; None: any number."""
+        return None
+
     def largest_exposure(self) -> float:
         """Return the gross exposure that an action may ask for at most, as a multiple of the equity; beyond 1 it takes leverage."""
         return 1.0

@@ -68,6 +68,10 @@ class LimitOffsets(ActionScheme):
             _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
         ]
 
+    def most_symbols(self) -> int:
+        """See `ActionScheme`."""
+        return 1
+
     def largest_exposure(self) -> float:
         """See `ActionScheme`."""
         return self.largest

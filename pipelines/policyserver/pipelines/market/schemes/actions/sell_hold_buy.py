@@ -68,6 +68,10 @@ class SellHoldBuy(ActionScheme):
         """See `ActionScheme`. The direction is that of the position, so that the same action asks for the order again."""
         state[rows] = np.sign(view.accounts.position[rows, 0])
 
+    def most_symbols(self) -> int:
+        """See `ActionScheme`."""
+        return 1
+
     def largest_exposure(self) -> float:
         """See `ActionScheme`."""
         return self.unit_fraction

@@ -67,6 +67,10 @@ class TargetPosition(ActionScheme):
         held = view.accounts.exposure(rows)[:, 0] / self.unit_fraction
         state[rows] = np.rint(np.clip(held, -1.0, 1.0) * self.steps)
 
+    def most_symbols(self) -> int:
+        """See `ActionScheme`."""
+        return 1
+
     def largest_exposure(self) -> float:
         """See `ActionScheme`."""
         return self.unit_fraction
