@@ -61,7 +61,8 @@ class SystemdMachine:
 
     def __enter__(self) -> Self:
         self._cgroup.mkdir()
-        enter = f'echo $$ > {self._cgroup}/cgroup.procs; exec unshare -pmuiCn --fork --kill-child bash -c "$BOOT" boot {self._folder} {_SYSTEMD}'
+        unshare = "unshare -pmuiCn --fork --kill-child"
+        enter = f'echo $$ > {self._cgroup}/cgroup.procs; exec {unshare} bash -c "$BOOT" boot {self._folder} {_SYSTEMD}'
         quiet = subprocess.DEVNULL
         self._outer = subprocess.Popen(
             ["bash", "-c", enter],
