@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ OPTIONS = (
     "{train_batch_size_per_learner = 400, minibatch_size = 200}",
 )
 STEPS = 25
+
+logger = logging.getLogger(__name__)
 
 
 class Player:
@@ -102,6 +105,6 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
     reader.close()
     acknowledged = sum(steps for steps, _ in ledger.values())
     longest_s = max(player.longest_s for player in players)
-    print(f"{len(ledger)} episodes, {acknowledged} steps acknowledged, {trained} trained on, longest step {longest_s:.2f} s")
+    logger.info("%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s", len(ledger), acknowledged, trained, longest_s)
     assert len(ledger) > 50
     assert recorded == ledger
