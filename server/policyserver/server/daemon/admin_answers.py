@@ -144,7 +144,7 @@ class AdminAnswers(ServingAnswers):
             self._restarting.release()
         return pb.RestartActorsResponse(
             actors=[
-                pb.ReplacedActor(number=each.index, boot_id=each.boot_id, episodes_cut=each.episodes_cut, seconds=each.seconds)
+                pb.ReplacedActor(number=each.number, boot_id=each.boot_id, episodes_cut=each.episodes_cut, seconds=each.seconds)
                 for each in replaced
             ]
         )

@@ -37,7 +37,7 @@ class RestartError(RuntimeError):
 class Replaced(NamedTuple):
     """One actor that was replaced."""
 
-    index: int
+    number: int
     boot_id: str
     episodes_cut: int
     """Open when their time to end was over."""
@@ -64,7 +64,7 @@ class RollingRestart:
         Raises:
             RestartError: An actor does not hand off its steps, does not come back, or the server stops. Those before it are replaced.
         """
-        indices = sorted(state.index for state in self._ask(RetirementOrder(0, "")) if state.index > 0)
+        indices = sorted(state.number for state in self._ask(RetirementOrder(0, "")) if state.number > 0)
         if not indices:
             raise RestartError(
                 "expected serving actors, received no answer from any: with num_env_runners = 0 the learner's process serves"
@@ -127,7 +127,7 @@ class RollingRestart:
         return True
 
     def _state(self, index: int, phase: Phase) -> RetirementState | None:
-        return next((state for state in self._ask(RetirementOrder(index, phase)) if state.index == index), None)
+        return next((state for state in self._ask(RetirementOrder(index, phase)) if state.number == index), None)
 
 
 def ask_by(link_ask: Callable[..., list[Any]], kind: str) -> Callable[[RetirementOrder], list[RetirementState]]:

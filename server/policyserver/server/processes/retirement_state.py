@@ -11,14 +11,14 @@ Phase = Literal["", "retire", "leave"]
 class RetirementOrder(NamedTuple):
     """What one actor is to do; the others only say how they are."""
 
-    index: int
+    number: int
     phase: Phase
 
 
 class RetirementState(NamedTuple):
     """How far an actor is."""
 
-    index: int
+    number: int
     boot_id: str
     addresses: tuple[str, ...]
     """Where it serves; empty before it does."""

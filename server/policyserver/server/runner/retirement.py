@@ -22,7 +22,7 @@ class Retirement:
 
     def follow(self, order: RetirementOrder) -> RetirementState:
         """Do what is asked of this actor, if it is asked, and say how far it is. In the link's thread; a repeated order does nothing."""
-        if order.index == self._index and order.phase and order.phase != self._phase:
+        if order.number == self._index and order.phase and order.phase != self._phase:
             self._phase = order.phase
             self._loop.retire(leaves=order.phase == "leave")
         return self._loop.call(self._state)
