@@ -1,4 +1,4 @@
 """How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md.
 
-Imports `benchmarks` and `benchmarks.scaling`.
+Imports nothing of ours.
 """
