@@ -61,8 +61,8 @@ class SystemdMachine:
 
     def __enter__(self) -> Self:
         self._cgroup.mkdir()
-        apart = "unshare -pmuiCn --fork --kill-child"
-        enter = f'echo $$ > {self._cgroup}/cgroup.procs; exec {apart} bash -c "$BOOT" boot {self._folder} {_SYSTEMD}'
+        unshare = "unshare -pmuiCn --fork --kill-child"
+        enter = f'echo $$ > {self._cgroup}/cgroup.procs; exec {unshare} bash -c "$BOOT" boot {self._folder} {_SYSTEMD}'
         quiet = subprocess.DEVNULL
         self._outer = subprocess.Popen(
             ["bash", "-c", enter],
@@ -75,7 +75,7 @@ class SystemdMachine:
         wait_until(lambda: self._outer.poll() is not None or self._init(), "systemd to be process 1")
         if self._outer.poll() is not None:
             self._fail(self._outer.stderr.read().decode() if self._outer.stderr else "")
-        wait_until(lambda: self.run("systemctl", "is-active", "basic.target", check=False) == "active", "systemd to have booted")
+        wait_until(lambda: self.run("systemctl", "is-active", "basic.target", check=False) == "active", "systemd to have booted", 120.0)
         (python, environment) = Path(sys.executable).resolve(), Path(sys.prefix)
         self.run("mkdir", "-p", "/etc/policy-server")
         self.run("ln", "-sfn", str(environment), "/opt/policy-server")
@@ -92,7 +92,7 @@ class SystemdMachine:
 
     def run(self, *command: str, check: bool = True, text: str | None = None) -> str:
         """Run a command in there as root; return what it printed."""
-        inside = ["nsenter", "-t", str(self._init()), "-pmuinCrw", *command]
+        inside = ["nsenter", "-t", str(self._init()), "-pmuinC", "-r", "-w", *command]
         done = subprocess.run(inside, input=text, capture_output=True, text=True, timeout=400, check=False)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()

@@ -45,6 +45,9 @@ def test_server_and_pipeline_serve_learn_record_and_stop(machine: SystemdMachine
         "an iteration of learning, in the status that the daemon tells systemd",
         240.0,
     )
+    pid, run_folder = machine.property(SERVER, "MainPID"), "/var/lib/policy-server/live"
+    ctl = ["/opt/policy-server/bin/policy-server", "ctl", "status", "--run_folder", run_folder]
+    assert "state" in machine.run("nsenter", "--target", pid, "--mount", *ctl), "as docs/guides/deploying.md says"
     state = machine.run("ls", "-A", "/var/lib/private/policy-server/live").split()
     assert {"server.log", "store.sqlite", "server.toml"} <= set(state)
     assert "store.sqlite" in machine.run("ls", "/var/lib/private/policy-pipeline").split()

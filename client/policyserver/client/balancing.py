@@ -5,9 +5,10 @@ connected runner that has the fewest open ones of this client, and stays there: 
 listed first gets it, and the server begins the list for each client with another runner. So a thousand clients with one episode each are
 spread as evenly as one client with a thousand, and nothing is left to chance.
 
-A runner that cannot be reached gets no episodes; the client tries again for as long as it lives. If a connection breaks and its runner
-cannot be reached while others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor
-of one. If the runner was only away, it ends them as those of a client that is gone.
+A runner that says that it ends gets no episodes either: those that it refuses begin on another one. A runner that cannot be reached gets
+none; the client tries again for as long as it lives. If a connection breaks and its runner cannot be reached while others can, its
+episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. If the runner was only away, it
+ends them as those of a client that is gone.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
 from policyserver.client.messages import NegotiatedSession
-from policyserver.client.rows import Home, OutgoingRows
+from policyserver.client.rows import ClientEpisode, Home, OutgoingRows
 from policyserver.client.server_info import ServerInfo
 from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
@@ -118,7 +119,23 @@ class Balancer:
         if len(self._connections) == 1:
             return self._given
         known = [connection for connection in self._connections if connection.session is not None]
-        return min(known, key=lambda connection: (not connection.is_open, connection.episodes_open))
+        return min(known, key=lambda connection: (not connection.is_open, connection.retires, connection.episodes_open))
+
+    def move_start(self, episode: ClientEpisode) -> bool:
+        """Give an episode whose start its runner has refused, for that ends, to another one that is connected. Under the lock.
+
+        Returns:
+            Whether there is such a runner.
+        """
+        refusing = cast(Connection, episode.connection)
+        refusing.retires = True
+        chosen = self.place()
+        if chosen is refusing or chosen.retires or not chosen.is_open:
+            return False
+        refusing.episodes_open -= 1
+        episode.connection = chosen
+        chosen.episodes_open += 1
+        return True
 
     def divide(self, rows: OutgoingRows) -> list[OutgoingRows]:
         """Cut rows into those of each runner. Under the lock."""

@@ -76,6 +76,8 @@ class Connection:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
+        self.retires = False
+        """Whether the serving process starts no new episodes any more."""
         self.callers_waking = self.episodes_open = 0
         """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config
@@ -331,7 +333,7 @@ class Connection:
             before, self.session = self.session, session
             self._spaces = session.info.observation_space, session.info.action_space
             if before is None or before.info.boot_id != session.info.boot_id:
-                self.epoch += 1
+                self.epoch, self.retires = self.epoch + 1, False
                 self._shared.weights_seq_no = session.info.weights_seq_no
                 self._listener.on_reboot(self)
                 self._give_up_all()

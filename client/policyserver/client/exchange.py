@@ -23,7 +23,8 @@ from policyserver.common.flags import StepFlag
 from policyserver.common.spaces import Array
 
 _LEARNER_BEHIND = "LEARNER_BEHIND"
-_TRY_LATER = frozenset({_LEARNER_BEHIND, "SHUTTING_DOWN"})
+_SHUTTING_DOWN = "SHUTTING_DOWN"
+_TRY_LATER = frozenset({_LEARNER_BEHIND, _SHUTTING_DOWN})
 _ASK_AGAIN_S = 10.0  # a server says when there is room; after this time it is asked again anyway
 _NO_WAIT = int(StepFlag.NO_WAIT)
 
@@ -242,7 +243,8 @@ class Exchange:
             if part.reply is None:
                 waiting.append(part.rows)
                 continue
-            rows, lost = part.rows, part.epoch != Connection.of(part.rows).epoch
+            rows, connection = part.rows, Connection.of(part.rows)
+            lost = part.epoch != connection.epoch
             end = part.first + len(rows)
             handles = part.reply.handles[part.first : end]
             codes = part.reply.codes[part.first : end]
@@ -251,21 +253,24 @@ class Exchange:
                 outcome.take(part, range(len(rows)))
                 continue
             answered = [row for row, code in enumerate(codes) if code == 0]
-            later = []
+            later, moved = [], False
             for row in (row for row, code in enumerate(codes) if code):
                 error = part.reply.errors.get(part.first + row) or ServerInternalError("the server refused the row without a reason")
                 if error.reason in _TRY_LATER:
                     refusals[rows.indices[row]] = error
                     later.append(row)
                     if error.reason == _LEARNER_BEHIND:
-                        held[Connection.of(rows)] = part.rooms
+                        held[connection] = part.rooms
+                    elif rows.episodes[row].sequence == 0:  # its start, which changed nothing there
+                        moved |= self._balancer.move_start(rows.episodes[row])
                 else:
                     self._episodes.refuse(rows, row, error)
                     outcome.errors[rows.indices[row]] = error
             self._episodes.commit(rows.select(answered), [handles[row] for row in answered], lost=lost)
             outcome.take(part, answered)
             if later:
-                waiting.append(rows.select(later))
+                left = rows.select(later)
+                waiting += self._balancer.divide(left) if moved else [left]
         return waiting, refusals, held
 
     def _still_waiting(

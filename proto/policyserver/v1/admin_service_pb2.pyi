@@ -255,6 +255,30 @@ class RollBackResponse(_message.Message):
     steps_dropped: int
     def __init__(self, checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., weights_seq_no: _Optional[int] = ..., actors: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., steps_dropped: _Optional[int] = ...) -> None: ...
 
+class RestartActorsRequest(_message.Message):
+    __slots__ = ("drain_timeout_s",)
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    drain_timeout_s: float
+    def __init__(self, drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class ReplacedActor(_message.Message):
+    __slots__ = ("number", "boot_id", "episodes_cut", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_CUT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    boot_id: str
+    episodes_cut: int
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., boot_id: _Optional[str] = ..., episodes_cut: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class RestartActorsResponse(_message.Message):
+    __slots__ = ("actors",)
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    actors: _containers.RepeatedCompositeFieldContainer[ReplacedActor]
+    def __init__(self, actors: _Optional[_Iterable[_Union[ReplacedActor, _Mapping]]] = ...) -> None: ...
+
 class DrainRequest(_message.Message):
     __slots__ = ("final",)
     FINAL_FIELD_NUMBER: _ClassVar[int]

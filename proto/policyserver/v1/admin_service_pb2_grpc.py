@@ -85,6 +85,11 @@ class AdminServiceStub:
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.SerializeToString,
                 response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
                 _registered_method=True)
+        self.RestartActors = channel.unary_unary(
+                '/policyserver.v1.AdminService/RestartActors',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/policyserver.v1.AdminService/Drain',
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -176,6 +181,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartActors(self, request, context):
+        """Replaces the serving actors one after another, without a step lost: each starts no new episodes, its open ones have a time to end in, its
+        steps go to the learner, and the next one's turn comes when it serves again. Returns when all are replaced. ABORTED while another restart is
+        under way, FAILED_PRECONDITION while learning is paused, and where one does not hand off its steps or does not come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops the server as SIGTERM does: no new episodes, a last checkpoint, the end. Returns at once.
         """
@@ -242,6 +256,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Promote,
                     request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.FromString,
                     response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.SerializeToString,
+            ),
+            'RestartActors': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartActors,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -525,6 +544,33 @@ class AdminService:
             '/policyserver.v1.AdminService/Promote',
             policyserver_dot_v1_dot_admin__service__pb2.PromoteRequest.SerializeToString,
             policyserver_dot_v1_dot_admin__service__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartActors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/RestartActors',
+            policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

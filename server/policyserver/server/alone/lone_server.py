@@ -23,7 +23,7 @@ from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
-from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.loaded_policies import LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import check, checkpoint_at, checkpoint_folder, make_folder, prepare_store
 from policyserver.server.daemon.private_folder import PrivateFolder
@@ -85,7 +85,11 @@ class LoneServer:
             serve_metrics(config, self._metrics, ending)
             ending.enter_context(self._handling_signals())
             make_folder(config.run_folder, "run_folder")
-            ending.callback(FolderLock(config.run_folder).release)
+            try:
+                owner = FolderOwner(config.run_folder, lambda why: self._stopping.set(), self._stopping.wait)
+            except ClaimLeftError:
+                return
+            ending.callback(owner.release)
             checkpoint = find(config, self._path)
             prepare_store(config)
             folder = PrivateFolder(config.run_folder / "ray")

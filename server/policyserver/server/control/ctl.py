@@ -34,6 +34,8 @@ RAY_LINK = "ray"
 _RUN_FOLDER = Path("runs/server")
 _LOOK_AGAIN_S = 0.1
 """Time between two looks for a server that is not there yet, or still there."""
+_RESTART_S = 600.0
+"""Longest time that one serving actor may take to hand off its steps and to come back."""
 _CHANNEL_OPTIONS = [("grpc.enable_retries", 0)]
 
 Plain = dict[str, Any]
@@ -191,6 +193,16 @@ def _drain(parsed: argparse.Namespace) -> Plain:
     return answer | {"ended": not parsed.no_wait}
 
 
+def _restart_actors(parsed: argparse.Namespace) -> Plain:
+    """Replace the serving actors; each has its own time, so the call has that of all of them."""
+    try:
+        drain_timeout_s = float(parsed.drain_timeout_s)
+    except ValueError as error:
+        raise CtlError(f"--drain_timeout_s: expected seconds, received {parsed.drain_timeout_s!r}", EXIT_WRONG) from error
+    timeout_s = max(parsed.timeout_s, _status(parsed)["actors_expected"] * (drain_timeout_s + _RESTART_S))
+    return _ask(parsed, "RestartActors", pb.RestartActorsRequest(drain_timeout_s=drain_timeout_s), timeout_s)
+
+
 def _pin(pinned: bool) -> Callable[[argparse.Namespace], Plain]:
     return lambda parsed: _ask(parsed, "PinCheckpoint", pb.PinCheckpointRequest(number=parsed.number, pinned=pinned))
 
@@ -249,6 +261,15 @@ _ACTIONS = {
         "go back to the checkpoint of a loaded policy, and learn on from it",
         lambda parsed: _ask(parsed, "Promote", pb.PromoteRequest(name=parsed.name)),
         name=_POLICY,
+    ),
+    "restart-actors": _Action(
+        "replace the serving actors one after another, without a step lost",
+        _restart_actors,
+        drain_timeout_s={
+            "default": 60.0,
+            "metavar": "S",
+            "help": "longest time that the open episodes of each have to end in, seconds (default: 60)",
+        },
     ),
     "drain": _Action(
         "stop the server as SIGTERM does, and wait for its end",

@@ -16,14 +16,17 @@ from policyserver.server.control.admin_errors import AdminError, draining_error,
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointFolder
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
+from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.serving_answers import ServingAnswers, info_of, telling_errors
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink
+from policyserver.server.processes.driver_link import LOG_LEVEL, RETIRE, DriverLink
 from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
 
 T = TypeVar("T")
+
+_MOST_DRAIN_S = 86_400.0
 
 
 class AdminAnswers(ServingAnswers):
@@ -45,6 +48,7 @@ class AdminAnswers(ServingAnswers):
         self._link = link
         self._safe_point = safe_point
         self._learning: Learning | None = None
+        self._restarting = threading.Lock()
 
     def begin(self, learning: Learning, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what it learns, how serving goes, and where calls are recorded."""
@@ -118,6 +122,31 @@ class AdminAnswers(ServingAnswers):
             actors=len(done.actors),
             weights_sha256=done.actors[0].weights_sha256 if done.actors else "",
             steps_dropped=sum(actor.steps_dropped for actor in done.actors),
+        )
+
+    def restart_actors(self, request: pb.RestartActorsRequest) -> pb.RestartActorsResponse:
+        """Replace the serving actors one after another; returns when all are replaced."""
+        learning = self._ready()
+        if not 0 <= request.drain_timeout_s <= _MOST_DRAIN_S:
+            text = f"drain_timeout_s: expected 0 to {_MOST_DRAIN_S:g}, received {request.drain_timeout_s:g}"
+            raise AdminError(text, grpc.StatusCode.INVALID_ARGUMENT)
+        if self._safe_point.is_paused:
+            text = "expected a learner that takes steps, received one that is paused: `policy-server ctl resume` lets it go on"
+            raise AdminError(text, grpc.StatusCode.FAILED_PRECONDITION)
+        if not self._restarting.acquire(blocking=False):
+            raise AdminError("expected no other restart under way, received one: ask again when it has ended", grpc.StatusCode.ABORTED)
+        try:
+            restart = RollingRestart(ask_by(self._link.ask, RETIRE), learning.end_retired, self._stopping.wait)
+            replaced = restart.run(request.drain_timeout_s)
+        except RestartError as error:
+            raise AdminError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
+        finally:
+            self._restarting.release()
+        return pb.RestartActorsResponse(
+            actors=[
+                pb.ReplacedActor(number=each.number, boot_id=each.boot_id, episodes_cut=each.episodes_cut, seconds=each.seconds)
+                for each in replaced
+            ]
         )
 
     def pin_checkpoint(self, request: pb.PinCheckpointRequest) -> pb.PinCheckpointResponse:

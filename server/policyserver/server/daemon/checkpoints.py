@@ -115,6 +115,8 @@ class CheckpointFolder:
         self._lock = FolderLock(self._folder) if claim else None
         self._writing = threading.RLock()  # checkpoints come and go one at a time
         self._used: Counter[int] = Counter()
+        self.refusal: Callable[[], str] = str
+        """Why no checkpoint may be written now, as another process has the run; "" if one may."""
         if claim:
             self._remove_unfinished()
 
@@ -252,6 +254,8 @@ class CheckpointFolder:
                 origin = {"weights_sha256": weights_sha256, "lineage": lineage, "restored_from": restored_from}
                 write_manifest(unfinished, progress, self._spaces, self._connectors, self._net, origin)
                 _force_to_disk(unfinished)
+                if refusal := self.refusal():
+                    raise PermissionError(refusal)
                 if pin:
                     _pin(final).touch(mode=0o600)
                 unfinished.rename(final)

@@ -23,7 +23,8 @@ from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
-from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import (
@@ -107,9 +108,14 @@ class Daemon:
             self._handle_signals()
             make_folder(config.run_folder, "run_folder")
             tell_of_open_folder(config.run_folder)
-            ending.callback(FolderLock(config.run_folder).release)
+            try:
+                owner = FolderOwner(config.run_folder, self._lose, self._stopping.wait)
+            except ClaimLeftError:
+                return
+            ending.callback(owner.release)
             (config.run_folder / "server.toml").write_text(dump_toml(config))
             checkpoints = checkpoint_folder(config)
+            checkpoints.refusal = lambda: owner.loss
             ending.callback(checkpoints.close)
             ray_process = RayProcess(config.run_folder / "ray")
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
@@ -149,7 +155,11 @@ class Daemon:
                 learning.begin_look, learning.end_look = watch.look, functools.partial(watch.wait_looked, _LOOK_S)
             answers.begin(learning, watch, sink, self._tags)
             self._manager.ready()
-            learning.train_until_stopped(sink, self._tags)
+            try:
+                learning.train_until_stopped(sink, self._tags)
+            finally:
+                if owner.loss:
+                    raise FolderInUseError(owner.loss)
 
     def stop(self) -> None:
         """Begin to drain: no new episodes, then a checkpoint and the end. From any thread; a second call does nothing."""
@@ -169,6 +179,11 @@ class Daemon:
             self._told_to_stop = True
         self._is_final = self._is_final or is_final
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _lose(self, why: str) -> None:
+        """End, for another process has the run."""
+        if not self._stopping.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt_sample(self) -> None:
         """Have a `sample()` that is under way return."""

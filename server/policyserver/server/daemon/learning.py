@@ -248,6 +248,17 @@ class Learning:
         logger.info("saved %s", self.saved.path)
         return self.saved
 
+    def end_retired(self, index: int) -> Future[bool]:
+        """End a serving actor that has handed off everything, at the safe point; tells whether it ends. From any thread."""
+
+        def end() -> bool:
+            group = self._algorithm.env_runner_group
+            return group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index]) == [
+                True
+            ]
+
+        return self._safe_point.ask(end)
+
     def save_and_hold(self) -> Future[tuple[Checkpoint, int, float]]:
         """Save a checkpoint at the safe point, and keep it until it is released. From any thread.
 

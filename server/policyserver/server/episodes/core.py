@@ -118,6 +118,7 @@ class EpisodeCore:
             self.ended,
         )
         self._pass.learns = demand.learns
+        self._leaves = False
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
 
@@ -161,6 +162,10 @@ class EpisodeCore:
         if replies.refusal is not None:
             self.statistics.rows_refused += len(rows)
         if not (count := len(replies.handles)):
+            done(replies)
+            return
+        if self._leaves:  # nothing may be recorded any more; the episode's caller waits for the successor, which does not know it
+            replies.refusals.update(dict.fromkeys(range(count), ending_error(is_final=False)))
             done(replies)
             return
         self._pass_shares.asks(client)
@@ -243,6 +248,17 @@ class EpisodeCore:
         self._pass.starts.drain_error = ending_error(is_final=is_final)
         self.room.lift()
         self._requests.drain()
+
+    def retire(self) -> None:
+        """Refuse new episodes from now on; the open ones go on, and their steps reach the learner as before."""
+        self._pass.starts.drain_error = ending_error(is_final=False)
+
+    def leave(self) -> None:
+        """Refuse everything from now on, end what is open as truncated, and give all steps to the next `sample`."""
+        self._leaves = True
+        for client in list(self._table.clients()):
+            self.reap(client, list(client.aliases))
+        self.drain()
 
     def limit_starts(self, most: int) -> None:
         """Refuse episodes once so many have been started in all, and tell their callers that no server comes back."""

@@ -78,6 +78,11 @@ class EndedEpisodes:
                 self._waiting.append(EndedEpisode(client.client_id, client.records_in, episode, ending, table.policy_name(slot), *values))
                 self._noted += 1
 
+    @property
+    def waiting(self) -> int:
+        """Episodes noted since the last `take`."""
+        return self._noted - self._taken
+
     def take(self) -> tuple[list[EndedEpisode], int]:
         """Return the episodes since the last call, and how many are missing among them."""
         taken = list(self._waiting)

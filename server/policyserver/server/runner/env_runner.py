@@ -47,6 +47,7 @@ from policyserver.server.processes.driver_link import (
     LOG_LEVEL,
     PAUSE,
     POLICIES,
+    RETIRE,
     ROLL_BACK,
     follow_driver,
     leave_at_once,
@@ -56,6 +57,7 @@ from policyserver.server.processes.processor_share import new_session, warn_if_r
 from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
+from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
 
@@ -156,6 +158,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         loop.endpoints = self._endpoints
         loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         loop.start()
+        retirement = self._retirement = Retirement(self._index, loop)
         if self.env is not None:
             remembered = config.episodes.finished_remembered
             self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
@@ -178,7 +181,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._revive,
                 self.report,
                 orders,
-                {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy},
+                {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy, RETIRE: retirement.follow},
             )
 
     def open(self) -> None:
@@ -227,6 +230,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._drains.set()
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
+
+    def end_retired(self) -> bool:
+        """End this process in a moment, if it was told to leave and has handed off everything; return whether it will."""
+        return self._retirement.end(leave_at_once)
 
     def limit_starts(self, most: int) -> None:
         """Start so many episodes in all, in a serving instance; further ones are refused for good."""

@@ -165,6 +165,16 @@ class ServingLoop:
         self._is_final = self._is_final or is_final
         self.post(self._drain)
 
+    def retire(self, *, leaves: bool) -> None:
+        """Say NOT_SERVING and refuse new episodes; if it `leaves`, end the open ones, too, and give all steps to the next `sample`."""
+
+        def refuse() -> None:
+            self.core.leave() if leaves else self.core.retire()
+            for servicer in self._health:
+                self._loop.create_task(servicer.enter_graceful_shutdown())
+
+        self.call(refuse)
+
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
         return self._stopped.wait(timeout_s)

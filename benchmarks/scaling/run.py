@@ -1,0 +1,109 @@
+"""Writes docs/scaling.md: `python -m benchmarks.scaling.run` in the repository's root, after `make bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.scaling.growth import MOST_BUSY, MOST_OPEN, Load, ceilings, needs
+from benchmarks.scaling.measured import Measured, read
+
+PAGE = Path("docs/scaling.md")
+
+_HEADER = (
+    "| open episodes | actions/s | serving actors | client cores | memory of episodes | driver | learner, CPU | learner, GPU | first limit "
+    "| of acting alone |"
+)
+
+LOADS = (
+    Load(1_000, 1_000),
+    Load(10_000, 10_000),
+    Load(100_000, 100_000),
+    Load(300_000, 300_000),
+    Load(1_000_000, 100_000),
+    Load(1_000_000, 1_000_000),
+)
+
+
+def rendered(measured: Measured) -> str:
+    """Return the page."""
+    return f"""# How a server grows
+
+Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: the first table was measured, on one
+machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). Everything below it is calculated from that table.
+No load beyond one machine was run.
+
+## Measured
+
+| what | figure |
+| --- | --- |
+| serving process, for an action of a caller with 1,000 episodes, learner busy | {measured.serving_us:.2f} us |
+| the same, of 64 callers with one episode each | {measured.serving_lone_us:.1f} us |
+| client, for an action of a caller with 1,000 episodes: at most | {measured.client_us:.2f} us |
+| from the actor to the learner's process, for a step (actor and driver together) | {measured.hand_off_us:.2f} us |
+| PPO update on one CPU thread, for a step (the demo's net, 6 epochs) | {measured.learner_us:.0f} us |
+| the same on one GPU (H200), each epoch in one minibatch | {measured.learner_gpu_us:.1f} us |
+| an open episode, in the serving process | {measured.episode_bytes:,.0f} bytes |
+
+The nets are those of the benchmarks (two layers of 256; the learner's is the demo's LSTM), observations are 10 numbers.
+
+## Calculated: where each part ends
+
+At {MOST_BUSY:.0%} of a core, beyond which waiting times grow faster than the load:
+
+| part | actions/s |
+| --- | --- |
+{_ceiling_rows(measured)}
+
+## Calculated: what a load takes
+
+Serving actors have a core and at most {MOST_OPEN:,} open episodes each (`episodes.max_open`); callers have many episodes each. `driver` and
+`learner` are shares of one core, or of one GPU, that it takes to fetch every step, and to train on every step; beyond {MOST_BUSY:.0%}
+a part can't.
+
+{_HEADER}
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{_load_rows(measured)}
+
+- **The learner is the first limit**, and the only one that is soft: where clients can't wait, steps that it can't take are dropped and
+  counted, and acting goes on. Where they can wait, they go at the learner's pace. Several learners (`num_learners`) divide a batch; their
+  speed-up was not measured.
+- **Serving** grows with actors, which share nothing on the path of a step. That n actors give n times the actions is an assumption here: on
+  2 cores it can't be measured.
+- **The driver** fetches the steps of PPO, DQN and SAC. APPO and IMPALA bypass it by RLlib's aggregators.
+- Not calculated, for nothing was measured: networks, latency between machines, and the checks of a client with very many connections.
+"""
+
+
+def _ceiling_rows(measured: Measured) -> str:
+    found = sorted(ceilings(measured).items(), key=lambda each: each[1])
+    return "\n".join(f"| {part} | {_rounded(actions):,} |" for part, actions in found)
+
+
+def _load_rows(measured: Measured) -> str:
+    rows = []
+    for load in LOADS:
+        found = needs(load, measured)
+        cells = (
+            f"{load.episodes_open:,}",
+            f"{load.actions_per_s:,}",
+            f"{found.actors}",
+            f"{found.client_cores:.2g}",
+            f"{found.episodes_bytes / 2**20:,.0f} MiB",
+            f"{found.driver_busy:.0%}",
+            f"{found.learner_busy:,.0%}",
+            f"{found.learner_gpu_busy:,.0%}",
+            found.first_limit or "-",
+            found.first_limit_of_acting or "-",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _rounded(figure: float) -> int:
+    """Round to two digits: the figures behind it have no more."""
+    size = 10 ** max(0, len(str(int(figure))) - 2)
+    return int(round(figure / size) * size)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered(read()), encoding="utf-8")

@@ -1,0 +1,44 @@
+"""How a serving actor leaves on request, with nothing lost: it starts no episodes, hands off all steps, and ends when asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from policyserver.server.processes.retirement_state import RetirementOrder, RetirementState
+from policyserver.server.runner.serving_loop import ServingLoop
+
+_LEAVE_AFTER_S = 0.2
+"""Time for the answer that the actor leaves to reach the daemon."""
+
+
+class Retirement:
+    """The retirement of one serving actor."""
+
+    def __init__(self, index: int, loop: ServingLoop) -> None:
+        self._index = index
+        self._loop = loop
+        self._phase = ""
+
+    def follow(self, order: RetirementOrder) -> RetirementState:
+        """Do what is asked of this actor, if it is asked, and say how far it is. In the link's thread; a repeated order does nothing."""
+        if order.number == self._index and order.phase and order.phase != self._phase:
+            self._phase = order.phase
+            self._loop.retire(leaves=order.phase == "leave")
+        return self._loop.call(self._state)
+
+    def is_done(self) -> bool:
+        """Whether it was told to leave, and everything is handed off."""
+        return self._phase == "leave" and self._loop.call(self._state).is_empty
+
+    def end(self, leave_at_once: Callable[[], None]) -> bool:
+        """End this process in a moment, if everything is handed off; return whether it will."""
+        if not self.is_done():
+            return False
+        threading.Timer(_LEAVE_AFTER_S, leave_at_once).start()
+        return True
+
+    def _state(self) -> RetirementState:
+        core, addresses = self._loop.core, tuple(self._loop.addresses)
+        counted = core.snapshot()
+        return RetirementState(self._index, self._loop.boot_id, addresses, counted.episodes_open, counted.steps_waiting, core.ended.waiting)

@@ -1,0 +1,194 @@
+"""Who has a run folder: processes of one machine, and of hosts that share the folder but not the lock.
+
+A host is a process in UTS and mount namespaces of its own: another name, another boot id, and another file where the folder's lock is, as
+with a network's file system whose locks stay on each client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner
+
+BEAT_S, SILENCE_S = 0.1, 1.0
+
+HOLDER = f"""
+import sys, threading
+from pathlib import Path
+from policyserver.server.daemon.folder_owner import FolderOwner
+lost = threading.Event()
+def say(why):
+    print(why, flush=True)
+try:
+    owner = FolderOwner(Path(sys.argv[1]), say, beat_s={BEAT_S}, silence_s={SILENCE_S})
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(1)
+print("has it", flush=True)
+sys.stdin.read()
+owner.release()
+"""
+ON_A_HOST = """
+set -e
+mount --make-rprivate /
+hostname "$1"
+echo "boot-of-$1" > "$2/boot_id"; mount --bind "$2/boot_id" /proc/sys/kernel/random/boot_id
+touch "$2/machine-id"; mount --bind "$2/machine-id" /etc/machine-id
+if [ -n "$4" ]; then touch "$2/lock" "$3/lock"; mount --bind "$2/lock" "$3/lock"; fi
+exec "$5" -c "$6" "$3"
+"""
+
+
+class Host:
+    """A process on a host of its own that claims the folder."""
+
+    def __init__(self, name: str, folder: Path, own: Path, *, shares_locks: bool) -> None:
+        own.mkdir()
+        words = [name, str(own), str(folder), "" if shares_locks else "own", sys.executable, HOLDER]
+        self.process = subprocess.Popen(
+            ["unshare", "--uts", "--mount", "bash", "-c", ON_A_HOST, "host", *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line or self.process.stderr is None, self.process.stderr.read() if self.process.stderr else ""
+        return line
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+        self.process.wait()
+
+
+@pytest.fixture
+def host(tmp_path: Path, missing_service: Callable[[str], NoReturn]) -> Iterator[Callable[..., Host]]:
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True, check=False).returncode:
+        missing_service("namespaces take root")
+    (tmp_path / "run").mkdir()
+    made: list[Host] = []
+
+    def make(name: str, *, shares_locks: bool = False) -> Host:
+        made.append(Host(name, tmp_path / "run", tmp_path / f"{name}-{len(made)}", shares_locks=shares_locks))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("shares_locks", [True, False])
+def test_a_second_host_refuses_and_names_the_first(host: Callable[..., Host], shares_locks: bool) -> None:
+    first = host("alpha", shares_locks=shares_locks)
+    assert first.says() == "has it"
+    refused = host("beta", shares_locks=shares_locks).says()
+    assert refused.startswith("FolderInUseError")
+    assert f"in use by process {first.process.pid} on alpha since 2" in refused
+    assert "stop that one or choose another folder" in refused
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_owner_on_the_same_host_is_known_at_once(tmp_path: Path, number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "has it\n"
+        with pytest.raises(FolderInUseError, match=rf"process {first.pid} on \S+ since"):
+            FolderOwner(tmp_path)
+        first.send_signal(number)
+        first.wait()
+        began = time.monotonic()
+        FolderOwner(tmp_path).release()
+        assert time.monotonic() - began < 1.0
+
+
+def test_a_host_that_was_started_again_has_no_processes_of_before() -> None:
+    """Same host name and machine id, another boot: its processes ended with the kernel."""
+    me = Owner.this_process()
+    before = Owner(me.host, "another boot", "abc", 1, me.since, "t")
+    assert before.is_surely_dead(Owner(me.host, "this boot", "abc", 2, me.since, "u"))
+    assert not before.is_surely_dead(Owner("beta", "this boot", "abc", 2, me.since, "u")), "a copied machine"
+    assert not Owner(me.host, "another boot", "", 1, me.since, "t").is_surely_dead(me), "containers have no machine id"
+
+
+@pytest.mark.process
+def test_an_owner_on_another_host_that_is_dead_is_followed_after_its_silence(host: Callable[..., Host]) -> None:
+    first = host("alpha")
+    assert first.says() == "has it"
+    first.end()
+    began = time.monotonic()
+    second = host("beta")
+    assert second.says() == "has it"
+    assert time.monotonic() - began > SILENCE_S
+    assert host("gamma").says().startswith("FolderInUseError"), "it has beats of its own"
+
+
+@pytest.mark.process
+def test_an_owner_that_has_released_it_is_followed_at_once(host: Callable[..., Host]) -> None:
+    first = host("alpha")
+    assert first.says() == "has it"
+    first.process.communicate("")
+    began = time.monotonic()
+    assert host("beta").says() == "has it"
+    assert time.monotonic() - began < SILENCE_S
+
+
+@pytest.mark.process
+def test_an_owner_that_was_cut_off_loses_the_folder_and_is_told(host: Callable[..., Host], tmp_path: Path) -> None:
+    first = host("alpha")
+    assert first.says() == "has it"
+    first.process.send_signal(signal.SIGSTOP)
+    second = host("beta")
+    assert second.says() == "has it"
+    first.process.send_signal(signal.SIGCONT)
+    assert f"taken over by process {second.process.pid} on beta" in first.says()
+    time.sleep(3 * BEAT_S)
+    assert json.loads((tmp_path / "run" / OWNER_FILE).read_text())["host"] == "beta"
+
+
+@pytest.mark.process
+def test_of_two_that_wait_for_the_same_silence_one_gets_it(host: Callable[..., Host]) -> None:
+    first = host("alpha")
+    assert first.says() == "has it"
+    first.end()
+    said = sorted(each.says().split(" ")[0] for each in [host("beta"), host("gamma")])
+    assert said == ["FolderInUseError", "has"]
+
+
+def test_a_file_that_is_no_owner_s_is_watched_like_one_and_then_replaced(tmp_path: Path) -> None:
+    (tmp_path / OWNER_FILE).write_bytes(b"\xff{")
+    FolderOwner(tmp_path, silence_s=0.05).release()
+    assert json.loads((tmp_path / OWNER_FILE).read_text())["released"]
+
+
+def test_a_claim_is_left_when_the_server_stops(tmp_path: Path) -> None:
+    (tmp_path / OWNER_FILE).write_bytes(b"{}")
+    with pytest.raises(ClaimLeftError):
+        FolderOwner(tmp_path, wait=lambda seconds: True)
+    FolderOwner(tmp_path, silence_s=0.05).release()
+
+
+@pytest.mark.long
+def test_a_file_that_is_removed_by_hand_is_written_again(tmp_path: Path) -> None:
+    owner = FolderOwner(tmp_path, beat_s=0.05)
+    (tmp_path / OWNER_FILE).unlink()
+    deadline = time.monotonic() + 10
+    while not (tmp_path / OWNER_FILE).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert owner.loss == ""
+    owner.release()
+    owner.release()
