@@ -22,8 +22,9 @@ from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
-from policyserver.pipelines.market.execution.filling import Filling
+from policyserver.pipelines.market.execution.filling import EXCESS, Filling
 from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
@@ -42,11 +43,9 @@ from policyserver.pipelines.market.execution.order_table import (
 )
 from policyserver.pipelines.market.instruments import Instruments, rounded
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, KIND_FACTS, Fills, OrderKind, OrderRequests, Reason, State
-from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.rows import ALL, Rows
 
 _DUST = 1e-12
-_MARGIN = 1e-9
-"""Fraction by which a projected exposure may exceed the allowed one: what rounding can make of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +94,26 @@ class SimulatedBroker:
         self._leverage = math.inf if config.max_leverage is None else config.max_leverage
         self._maintenance = config.maintenance_fraction
         self._all_rows = np.arange(n_rows)
-        self.table = OrderTable(n_rows, config.max_live_orders)
-        """The live orders."""
+        self._table = OrderTable(n_rows, config.max_live_orders)
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
         """What is told of orders."""
-        self._filling = Filling(accounts, instruments, self.table, self.log, self._leverage)
+        self._filling = Filling(accounts, instruments, self._table, self.log, self._leverage)
+        self._next_open = NextOpen(accounts, instruments, self.log, self._leverage)
+
+    @property
+    def table(self) -> OrderTable:
+        """The live orders, all of them."""
+        if self._next_open.waits:
+            self._table.append(*self._next_open.give_back())
+        return self._table
 
     def begin(self, rows: Rows) -> None:
         """Forget the orders of rows whose episodes are over."""
-        self.table.clear(rows)
+        self._table.clear(rows)
+        if self._next_open.waits:
+            self._next_open.forget(rows)
 
     def take_fills(self) -> Fills:
         """Return the fills since they were last taken."""
@@ -125,7 +133,16 @@ class SimulatedBroker:
         """
         if np.count_nonzero(requests.good_for < 1):
             raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
+        if self._waits_apart(requests) and self._next_open.take(requests):
+            return np.ones(len(requests.rows), dtype=np.bool_)
         return self._submit(requests, None)
+
+    def _waits_apart(self, requests: OrderRequests) -> bool:
+        """Return whether orders may wait for the next open without a place in the table; see `NextOpen`."""
+        filling = self._filling
+        if not self._next_open.is_usual or self._table.longest or filling.has_forced or filling.limits is not None:
+            return False
+        return not (self.log.with_market_orders or np.count_nonzero(requests.kind))
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """See `Broker`. An order that a margin call has given can't be cancelled."""
@@ -136,6 +153,8 @@ class SimulatedBroker:
 
     def cancel_all(self, rows: IntArray) -> None:
         """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
+        if not self.table.longest:
+            return
         orders = self.table.of(rows)
         ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
         places, slots = np.nonzero(ends)
@@ -256,7 +275,7 @@ class SimulatedBroker:
             short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
             _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
-            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + _MARGIN)
+            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + EXCESS)
             if np.count_nonzero(exceeds):
                 _first(reason, (np.abs(after) > np.abs(before)) & exceeds, Reason.MARGIN)
 
@@ -287,7 +306,9 @@ class SimulatedBroker:
         self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
-        if self.table.longest and np.count_nonzero(self.table.count[rows]):
+        if self._next_open.waits and present is None and rows is ALL:
+            self._next_open.fill()
+        elif self.table.longest and np.count_nonzero(self.table.count[rows]):
             if present is None and self._only_at_open:
                 self._play_market_orders(numbers, bar)
             else:

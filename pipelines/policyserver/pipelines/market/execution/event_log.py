@@ -45,7 +45,7 @@ class UntoldEvents:
 
 _NOTHING = UntoldEvents(())
 _MARGIN = int(Reason.MARGIN)
-_SMALL_CUT = 0.02
+SMALL_CUT = 0.02
 """Part of a market order that its costs may take without a word: an order for the whole equity leaves nothing to pay them with."""
 
 
@@ -86,7 +86,7 @@ class EventLog:
     def add_cut(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Add that what is left of filled orders is cancelled; what the costs cut from market orders only `with_market_orders`."""
         if not self.with_market_orders:
-            told = orders[:, LEFT] > _SMALL_CUT * orders[:, QUANTITY]
+            told = orders[:, LEFT] > SMALL_CUT * orders[:, QUANTITY]
             told |= orders[:, KIND] != MARKET
             told |= reason != _MARGIN
             if not np.count_nonzero(told):

@@ -34,10 +34,12 @@ from policyserver.pipelines.market.orders import Fills, Reason, State
 
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
-_FIT = 1e-12
+EXCESS = 1e-9
+"""Fraction by which a projected exposure may exceed the allowed one: what rounding can make of it."""
+FIT = 1e-12
 """A quantity that exceeds what fits by at most this fraction fits."""
 _NO_REASON, _MARGIN = (np.array(int(reason)) for reason in (Reason.NONE, Reason.MARGIN))
-_LEAST = 1e-9
+LEAST = 1e-9
 """A part of which at most this fraction fits is not opened."""
 
 
@@ -157,7 +159,7 @@ class Filling:
                 room, why = self.limits.room(of_fill)
                 tighter = (opening > 0) & (room < fit)
                 fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
-        fine = opening <= fit * (1 + _FIT)  # also where nothing is opened, for nothing always fits
+        fine = opening <= fit * (1 + FIT)  # also where nothing is opened, for nothing always fits
         if self._instruments.bans_shorts:
             banned = ~self._instruments.short_allowed.take(cells) & (side < 0)
             fit = np.where(banned, 0.0, fit)
@@ -167,7 +169,7 @@ class Filling:
             fine |= orders[:, FORCED] > 0
         if np.count_nonzero(fine) == len(fine):
             return quantity, None
-        fit = np.where(fit <= _LEAST * opening, 0.0, fit)
+        fit = np.where(fit <= LEAST * opening, 0.0, fit)
         cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
         return np.where(fine, quantity, cut), np.where(fine, 0, reason)
 
