@@ -112,6 +112,10 @@ class Accounts:
         """Return turnover, realised profit less fees, fees, slippage, and orders since the mark before, float64 (5, m)."""
         return self._since_mark(self._now(rows), rows)
 
+    def orders_in_bar(self, rows: Rows) -> FloatArray:
+        """Return the orders since the mark before, float64 (m,)."""
+        return self.orders[rows] - self._at_mark[4, rows]
+
     # What happens --------------------------------------------------------------------------------------------------------------------
 
     def worth(self, rows: Rows) -> FloatArray:

@@ -35,6 +35,7 @@ from policyserver.pipelines.market.execution.order_table import (
     MATCHED,
     N_COLUMNS,
     NUMBER,
+    ON_CLOSE,
     PRICE,
     QUANTITY,
     SIDE,
@@ -155,12 +156,20 @@ class SimulatedBroker:
         """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
         if not self.table.longest:
             return
-        orders = self.table.of(rows)
-        ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
-        places, slots = np.nonzero(ends)
-        self.table.orders[rows[places], slots, LIVE] = 0.0
-        self.log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
-        self.table.drop_dead(rows)
+        table, has_forced = self._table, self._filling.has_forced
+        orders = table.of(rows)
+        ends = orders[:, :, LIVE] > 0
+        if has_forced:
+            ends &= orders[:, :, FORCED] == 0
+        places, slots = ends.nonzero()
+        if len(places):
+            of_rows = rows.take(places)
+            table.orders[of_rows, slots, LIVE] = 0.0
+            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
+            if has_forced:
+                table.drop_dead(rows)
+            else:
+                table.forget(rows)
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Put one order each in the place of a live one of the same symbol and kind, which stays if the new one is refused.
@@ -337,37 +346,51 @@ class SimulatedBroker:
         """Match, fill and age the live orders of rows through one bar."""
         table, n_slots = self.table, self.table.longest
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
-        table.orders[numbers, :n_slots, MATCHED] = 0.0
+        rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
+        table.orders[rows, :n_slots, MATCHED] = 0.0
         for phase in PHASES:
-            matched, reference = matches(table.orders[numbers, :n_slots], bar, present, phase)
-            for slot in range(n_slots):
-                places = np.flatnonzero(matched[:, slot])
-                if len(places):
-                    self._filling.fill(places, numbers[places], slot, reference[places, slot])
+            if phase != "close" or np.count_nonzero(table.orders[rows, :n_slots, KIND] == ON_CLOSE):
+                matched, reference = matches(table.orders[rows, :n_slots], bar, present, phase)
+                self._fill_matched(numbers, *matched.nonzero(), reference)
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
         self._age(numbers, present)
         self._only_at_open = not table.longest
 
+    def _fill_matched(self, numbers: IntArray, places: IntArray, slots: IntArray, reference: FloatArray) -> None:
+        """Fill the orders at some places and slots, sorted by both: at once the oldest of each row, for the next sees what they leave."""
+        while len(places):
+            is_first = np.ones(len(places), dtype=np.bool_)
+            is_first[1:] = places[1:] != places[:-1]
+            if np.count_nonzero(is_first) == len(places):
+                first, slot, places = places, slots, places[:0]
+            else:
+                first, slot, places, slots = places[is_first], slots[is_first], places[~is_first], slots[~is_first]
+            self._filling.fill(first, numbers.take(first), slot, reference[first, slot])
+
     def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
         """Let orders that have seen their bars expire, and forget those that are over."""
-        orders = self.table.orders[numbers, : self.table.longest]
+        table, n_slots = self.table, self.table.longest
+        rows = ALL if len(numbers) == len(self._all_rows) else numbers
+        orders = table.orders[rows, :n_slots]
         live = orders[:, :, LIVE] > 0
         if present is not None:
             seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
-            orders[:, :, BARS_LEFT] -= seen
+            bars_left = orders[:, :, BARS_LEFT] - seen
         else:
-            orders[:, :, BARS_LEFT] -= 1.0
-        over = live & (orders[:, :, BARS_LEFT] <= 0)
+            bars_left = orders[:, :, BARS_LEFT] - 1.0
+        table.orders[rows, :n_slots, BARS_LEFT] = bars_left
+        over = live & (bars_left <= 0)
         if np.count_nonzero(over):
             places, slots = np.nonzero(over)
-            self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
-            orders[places, slots, LIVE] = 0.0
-        self.table.orders[numbers, : self.table.longest] = orders
-        dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
-        if np.count_nonzero(dead):
-            self.table.drop_dead(numbers[dead])
+            of_rows = numbers.take(places)
+            self.log.add(of_rows, table.orders[of_rows, slots], State.EXPIRED)
+            table.orders[of_rows, slots, LIVE] = 0.0
+            live &= ~over
+        dead = (np.add.reduce(live, axis=1, dtype=np.int64) < table.count[rows]).nonzero()[0]
+        if len(dead):
+            table.drop_dead(numbers.take(dead))
 
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         accounts = self._accounts

@@ -71,13 +71,13 @@ class Filling:
         if self._instruments.looks_at_volume:
             self._used[rows] = 0.0
 
-    def fill(self, places: IntArray, rows: IntArray, slot: int, reference: FloatArray) -> None:
+    def fill(self, places: IntArray, rows: IntArray, slot: IntArray | int, reference: FloatArray) -> None:
         """Fill one matched order of each row, as far as volume, shorts and margin allow.
 
         Args:
             places: Where the rows are in the bar's columns, int64 (m,).
             rows: The rows, int64 (m,).
-            slot: Slot of their orders.
+            slot: Slot of their orders, or int64 (m,).
             reference: The market's prices, float64 (m,).
         """
         orders = self._table.in_slot(rows, slot)
@@ -222,7 +222,7 @@ class Filling:
         self,
         rows: IntArray,
         cells: IntArray,
-        slot: int,
+        slot: IntArray | int,
         orders: FloatArray,
         symbol: IntArray,
         quantity: FloatArray,
@@ -264,7 +264,7 @@ class Filling:
             live -= self._cut(every, slot, reason)
         self.leaves_live |= live > 0
 
-    def _cut(self, rows: IntArray, slot: int, reason: IntArray) -> int:
+    def _cut(self, rows: IntArray, slot: IntArray | int, reason: IntArray) -> int:
         """Cancel what is left of orders that the account does not carry; return how many."""
         orders = self._table.in_slot(rows, slot)
         cut = ((reason > 0) & (orders[:, LIVE] > 0)).nonzero()[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.market.bars import BarRows, FloatArray
+from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.order_table import (
     KIND,
     LIMIT,
@@ -29,6 +29,15 @@ PHASES: tuple[Phase, ...] = ("open", "within", "close")
 """The phases of a bar, in their order."""
 
 
+def _of(symbol: IntArray | None, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what values (m, K) are for orders of symbols (m, slots); none: there is one symbol, and its column stands for all slots."""
+    return values if symbol is None else np.take_along_axis(values, symbol, axis=1)
+
+
+def _wide(symbol: IntArray | None, values: FloatArray, orders: FloatArray) -> FloatArray:
+    return np.broadcast_to(values, orders.shape) if symbol is None else np.take_along_axis(values, symbol, axis=1)
+
+
 def matches(
     orders: FloatArray, bar: BarRows, present: npt.NDArray[np.bool_] | None, phase: Phase
 ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
@@ -43,20 +52,18 @@ def matches(
     Returns:
         Bool and float64, (m, slots) each; the price is meaningless where an order isn't matched.
     """
-    each = np.arange(len(orders))[:, None]
-    symbol = orders[:, :, SYMBOL].astype(np.int64)
-    waits = (orders[:, :, LIVE] > 0) & (orders[:, :, MATCHED] == 0)
+    columns = orders.transpose(2, 0, 1)
+    kind, price, waits = columns[KIND], columns[PRICE], (columns[LIVE] > 0) & (columns[MATCHED] == 0)
+    symbol = columns[SYMBOL].astype(np.int64) if bar.columns.shape[1] > 1 else None
     if present is not None:
-        waits &= present[each, symbol]
-    kind = orders[:, :, KIND]
+        waits &= _of(symbol, present)
     if phase == "close":
-        return waits & (kind == ON_CLOSE), bar.close[each, symbol]
-    price, buys = orders[:, :, PRICE], orders[:, :, SIDE] > 0
-    limit, stop = kind == LIMIT, (kind == STOP) & (orders[:, :, TRIGGERED] == 0)
+        return waits & (kind == ON_CLOSE), _wide(symbol, bar.close, kind)
+    limit = kind == LIMIT
+    stop = (kind == STOP) & (columns[TRIGGERED] == 0)
     low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
-    low, high = low[each, symbol], high[each, symbol]
-    reached = np.where(buys == limit, low <= price, high >= price) & (limit | stop)
+    reached = np.where((columns[SIDE] > 0) == limit, _of(symbol, low) <= price, _of(symbol, high) >= price) & (limit | stop)
     if phase == "within":
         return waits & reached, price
     at_open = (kind == MARKET) | (kind == ON_OPEN) | ((kind == STOP) & ~stop)
-    return waits & (reached | at_open), bar.open[each, symbol]
+    return waits & (reached | at_open), _wide(symbol, bar.open, kind)
