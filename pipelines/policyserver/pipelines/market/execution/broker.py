@@ -23,7 +23,9 @@ from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import EXCESS, Filling
+from policyserver.pipelines.market.execution.margin_calls import MarginCalls
 from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
@@ -33,7 +35,6 @@ from policyserver.pipelines.market.execution.order_table import (
     LEFT,
     LIVE,
     MATCHED,
-    N_COLUMNS,
     NUMBER,
     ON_CLOSE,
     PRICE,
@@ -42,8 +43,8 @@ from policyserver.pipelines.market.execution.order_table import (
     SYMBOL,
     OrderTable,
 )
-from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, KIND_FACTS, Fills, OrderKind, OrderRequests, Reason, State
+from policyserver.pipelines.market.instruments import Instruments
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import ALL, Rows
 
 _DUST = 1e-12
@@ -93,7 +94,6 @@ class SimulatedBroker:
         self._accounts = accounts
         self._instruments = instruments
         self._leverage = math.inf if config.max_leverage is None else config.max_leverage
-        self._maintenance = config.maintenance_fraction
         self._all_rows = np.arange(n_rows)
         self._table = OrderTable(n_rows, config.max_live_orders)
         self._only_at_open = True
@@ -102,6 +102,7 @@ class SimulatedBroker:
         """What is told of orders."""
         self._filling = Filling(accounts, instruments, self._table, self.log, self._leverage)
         self._next_open = NextOpen(accounts, instruments, self.log, self._leverage)
+        self._margin_calls = MarginCalls(accounts, config.maintenance_fraction)
 
     @property
     def table(self) -> OrderTable:
@@ -219,24 +220,7 @@ class SimulatedBroker:
 
     def orders_of(self, requests: OrderRequests) -> FloatArray:
         """Return requests as the orders that they would become, on the instruments' grids, float64 (m, columns)."""
-        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
-        orders = np.zeros((len(rows), N_COLUMNS))
-        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
-        finite = quantity < math.inf
-        if np.count_nonzero(finite) < len(finite):
-            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
-        if self._instruments.has_lots:
-            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
-        orders[:, NUMBER], orders[:, SIDE], orders[:, LIVE] = self._accounts.orders.take(rows), side, 1.0
-        if self._n_symbols > 1:
-            orders[:, SYMBOL] = symbol
-        orders[:, QUANTITY] = orders[:, LEFT] = quantity
-        orders[:, BARS_LEFT] = requests.good_for
-        if np.count_nonzero(kind):
-            orders[:, KIND] = kind
-            orders[KIND_FACTS.for_one_bar[kind], BARS_LEFT] = 1
-        orders[:, PRICE] = self._order_price(requests, side)
-        return orders
+        return new_orders(requests, self._accounts.orders.take(requests.rows), self._instruments)
 
     def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
@@ -254,15 +238,6 @@ class SimulatedBroker:
             if np.count_nonzero(kinds) and not KIND_FACTS.at_open_alone[kinds.astype(np.int64)].all():
                 self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
-
-    def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
-        """Return limits rounded so that none is worse than asked for, and stops so that they are reached later; 0 for other kinds."""
-        price = requests.price
-        if self._instruments.has_ticks:
-            up = (side > 0) == (requests.kind == int(OrderKind.STOP))
-            safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
-            price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
-        return price
 
     def _check_projection(
         self, reason: IntArray, rows: IntArray, symbol: IntArray, side: FloatArray, quantity: FloatArray, replaced: IntArray | None
@@ -334,7 +309,11 @@ class SimulatedBroker:
         for slot in range(table.longest):
             places = (count > slot).nonzero()[0]  # between bars, no order of a row's first `count` is dead
             rows = numbers.take(places)
-            cells = self._accounts.cells(places, table.in_slot(rows, slot)[:, SYMBOL].astype(np.int64)) if self._n_symbols > 1 else places
+            cells = (
+                self._accounts.cells(places, table.take(table.places(rows, slot))[:, SYMBOL].astype(np.int64))
+                if self._n_symbols > 1
+                else places
+            )
             filling.fill(places, rows, slot, bar.open.take(cells))
         if filling.leaves_live:
             self._age(numbers, None)
@@ -402,53 +381,20 @@ class SimulatedBroker:
         accounts.cash[rows] -= total
         accounts.borrow_costs[rows] += total
 
-    # Margin --------------------------------------------------------------------------------------------------------------------------
-
     def call_margins(self, rows: Rows) -> None:
         """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark."""
-        if self._leverage == math.inf:
-            return
-        accounts = self._accounts
-        equity = accounts.equity[rows]
-        if self._filling.has_forced:
-            called = accounts.called[rows]
-            accounts.called[rows] = called & accounts.position[rows].any(axis=1)
-        elif not self._maintenance and not np.count_nonzero(equity < 0):
-            return  # nearly always
-        gross = accounts.gross(rows)
-        below = (gross > 0) & (equity < self._maintenance * gross)
-        if np.count_nonzero(below):
-            if self._filling.has_forced:
-                below &= ~called
-            self.log.in_bar = True
-            for row in self._all_rows[rows][below].tolist():
+        if self._leverage < math.inf:
+            for row in self._margin_calls.due(rows).tolist():
                 self._call(row)
+            self._filling.has_forced = self._margin_calls.has_called
 
     def _call(self, row: int) -> None:
         """Cancel the orders of a row, and close its positions."""
-        accounts = self._accounts
-        accounts.called[row] = self._filling.has_forced = True
+        self.log.in_bar = True
         one = np.array([row])
         while self.table.count[row]:
             self._end(one, np.array([0]), State.CANCELLED, Reason.MARGIN_CALL)
-        for symbol in np.flatnonzero(accounts.position[row]).tolist():
-            quantity = abs(float(accounts.position[row, symbol]))
-            side = -float(np.sign(accounts.position[row, symbol]))
-            order = np.zeros((1, N_COLUMNS))
-            for column, value in (
-                (NUMBER, accounts.orders[row]),
-                (SYMBOL, symbol),
-                (KIND, OrderKind.MARKET),
-                (SIDE, side),
-                (QUANTITY, quantity),
-                (PRICE, 0.0),
-                (LEFT, quantity),
-                (BARS_LEFT, GOOD_TILL_CANCELLED),
-                (FORCED, 1.0),
-                (LIVE, 1.0),
-            ):
-                order[0, column] = value
-            accounts.orders[row] += 1
+        for order in self._margin_calls.orders(row):
             self._take(one, order)
 
 

@@ -57,7 +57,7 @@ class Filling:
         self.limits: OpeningLimits | None = None
         """What else bounds openings."""
         self.has_forced = False
-        """Whether a margin call has ever given an order."""
+        """Whether there may be an order that a margin call has given."""
         self.leaves_live = False
         """Whether an order that was looked at in this bar is still live."""
         self._at_open_alone = False
@@ -80,7 +80,8 @@ class Filling:
             slot: Slot of their orders, or int64 (m,).
             reference: The market's prices, float64 (m,).
         """
-        orders = self._table.in_slot(rows, slot)
+        at = self._table.places(rows, slot)
+        orders = self._table.take(at)
         symbol = orders[:, SYMBOL].astype(np.int64)
         cells = self._accounts.cells(rows, symbol)
         if not self._at_open_alone:
@@ -93,7 +94,7 @@ class Filling:
             quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
-        self._book(rows, cells, slot, orders, symbol, quantity, reference, price, reason)
+        self._book(rows, cells, at, orders, symbol, quantity, reference, price, reason)
 
     def _price(self, places: IntArray, cells: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
         """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
@@ -203,10 +204,7 @@ class Filling:
         per_unit = instruments.fee_per_unit.take(cells)
         least = instruments.fee_minimum.take(cells) - paid
         otherwise = (
-            instruments.fee_fixed.take(cells)
-            + per_unit * (orders[:, FILLED] + closing)
-            + fraction * (orders[:, NOTIONAL] + closed)
-            - paid
+            instruments.fee_fixed.take(cells) + per_unit * (orders[:, FILLED] + closing) + fraction * (orders[:, NOTIONAL] + closed) - paid
         )
         unit = per_unit + fraction * price
         return Opening(rows, symbol, side, in_same_direction, reference, before - least, before - otherwise, distance, distance + unit)
@@ -222,7 +220,7 @@ class Filling:
         self,
         rows: IntArray,
         cells: IntArray,
-        slot: IntArray | int,
+        at: IntArray,
         orders: FloatArray,
         symbol: IntArray,
         quantity: FloatArray,
@@ -231,13 +229,14 @@ class Filling:
         reason: IntArray | None,
     ) -> None:
         """Book fills, those of nothing apart, and cancel what is left of orders that are cut for a reason."""
-        instruments, every = self._instruments, rows
+        instruments, every, all_places = self._instruments, rows, at
         fills = quantity > 0
         live = 0
         if np.count_nonzero(fills) < len(rows):
-            self._table.put(rows, slot, orders)
+            self._table.put(at, orders)
             rows, cells, symbol, quantity = rows[fills], cells[fills], symbol[fills], quantity[fills]
             reference, price, orders = reference[fills], price[fills], orders[fills]
+            at = at[fills]
         if len(rows):
             orders[:, FILLED] += quantity
             orders[:, NOTIONAL] += quantity * price
@@ -251,7 +250,7 @@ class Filling:
             left[left <= _DUST * orders[:, QUANTITY]] = 0.0
             orders[:, LEFT] = left
             orders[:, LIVE] = is_left = left > 0
-            self._table.put(rows, slot, orders)
+            self._table.put(at, orders)
             if instruments.looks_at_volume:
                 self._used[rows, symbol] += quantity
             live = np.count_nonzero(is_left)
@@ -261,18 +260,18 @@ class Filling:
             self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
         live += len(every) - len(rows)
         if live and reason is not None:
-            live -= self._cut(every, slot, reason)
+            live -= self._cut(every, all_places, reason)
         self.leaves_live |= live > 0
 
-    def _cut(self, rows: IntArray, slot: IntArray | int, reason: IntArray) -> int:
+    def _cut(self, rows: IntArray, at: IntArray, reason: IntArray) -> int:
         """Cancel what is left of orders that the account does not carry; return how many."""
-        orders = self._table.in_slot(rows, slot)
+        orders = self._table.take(at)
         cut = ((reason > 0) & (orders[:, LIVE] > 0)).nonzero()[0]
         if not len(cut):
             return 0
         if len(cut) < len(rows):
-            rows, orders, reason = rows.take(cut), orders.take(cut, axis=0), reason.take(cut)
+            rows, at, orders, reason = rows.take(cut), at.take(cut), orders.take(cut, axis=0), reason.take(cut)
         orders[:, LIVE] = 0.0
-        self._table.put(rows, slot, orders)
+        self._table.put(at, orders)
         self._log.add_cut(rows, orders, reason)
         return len(rows)

@@ -1,7 +1,7 @@
 """Market orders of one symbol that are over at the next open: the usual case, which takes no place in the order table.
 
 What is asked for fills at the open as far as the leverage allows, and the rest is cancelled: nothing is left to be matched, aged or
-replaced. So an order is a number in a column of all rows, 0 where there is none, and a bar is some arithmetic on whole columns. The numbers
+replaced. So an order is a number in a column of all rows, 0 for no order, and a bar is some arithmetic on whole columns. The numbers
 are those of `filling`, bit for bit; what is not usual (ticks, lots, volume, fees of an order, limits on openings, a second order of a row)
 goes there.
 """
@@ -16,7 +16,7 @@ from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import SMALL_CUT, EventLog
 from policyserver.pipelines.market.execution.filling import EXCESS, FIT, LEAST
-from policyserver.pipelines.market.execution.order_table import LEFT, LIVE, N_COLUMNS, NUMBER, QUANTITY, SIDE, BARS_LEFT
+from policyserver.pipelines.market.execution.order_table import BARS_LEFT, LEFT, LIVE, N_COLUMNS, NUMBER, QUANTITY, SIDE
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderRequests, Reason
 
@@ -132,4 +132,3 @@ class NextOpen:
             orders = self._orders(rows, wanted.take(rows))
             orders[:, LEFT] = left.take(rows)
             self._log.add_cut(rows, orders, np.full(len(rows), int(Reason.MARGIN)))
-

@@ -12,7 +12,15 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, bounded, rebalance, shortened
+from policyserver.pipelines.market.schemes.actions.action_scheme import (
+    Actions,
+    ActionScheme,
+    OrderName,
+    View,
+    bounded,
+    rebalance,
+    shortened,
+)
 
 
 def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
