@@ -54,11 +54,8 @@ def test_a_column_keeps_the_books_of_the_table(leverage: float | None, kind: Ord
     took_column = 0
     for _ in range(60):
         rows = np.flatnonzero(rng.random(ROWS) < 0.5)
-        target = (
-            rng.choice([-1.0, 0.0, 0.5, 1.0, 2.0], len(rows), p=[0.3, 0.2, 0.2, 0.29, 0.01])
-            * accounts.equity[rows]
-            / accounts.price[rows, 0]
-        )
+        share = rng.choice([-1.0, 0.0, 0.5, 1.0, 2.0], len(rows), p=[0.3, 0.2, 0.2, 0.29, 0.01])
+        target = share * accounts.equity[rows] / accounts.price[rows, 0]
         quantity = target - accounts.position[rows, 0]
         given = [orders(rows, quantity)]
         if rng.random() < 0.3:

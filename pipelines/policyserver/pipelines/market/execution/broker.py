@@ -309,12 +309,8 @@ class SimulatedBroker:
         for slot in range(table.longest):
             places = (count > slot).nonzero()[0]  # between bars, no order of a row's first `count` is dead
             rows = numbers.take(places)
-            cells = (
-                self._accounts.cells(places, table.take(table.places(rows, slot))[:, SYMBOL].astype(np.int64))
-                if self._n_symbols > 1
-                else places
-            )
-            filling.fill(places, rows, slot, bar.open.take(cells))
+            symbol = table.take(table.places(rows, slot))[:, SYMBOL].astype(np.int64)
+            filling.fill(places, rows, slot, bar.open.take(self._accounts.cells(places, symbol)))
         if filling.leaves_live:
             self._age(numbers, None)
         else:
