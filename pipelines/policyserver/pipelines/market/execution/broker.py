@@ -325,16 +325,16 @@ class SimulatedBroker:
         table.orders[rows, :n_slots, MATCHED] = 0.0
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(table.orders[rows, :n_slots, KIND] == ON_CLOSE):
-                matched, reference = matches(table.orders[rows, :n_slots], bar, present, phase)
-                self._fill_matched(numbers, *matched.nonzero(), reference)
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
         self._age(numbers, present)
         self._only_at_open = not table.longest
 
-    def _fill_matched(self, numbers: IntArray, places: IntArray, slots: IntArray, reference: FloatArray) -> None:
-        """Fill the orders at some places and slots, sorted by both: at once the oldest of each row, for the next sees what they leave."""
+    def _fill_matched(self, numbers: IntArray, matched: npt.NDArray[np.bool_], reference: FloatArray) -> None:
+        """Fill the orders that are matched, (m, slots): the oldest of all rows together, for the next one sees what it leaves."""
+        places, slots = matched.nonzero()
         while len(places):
             is_first = np.ones(len(places), dtype=np.bool_)
             is_first[1:] = places[1:] != places[:-1]

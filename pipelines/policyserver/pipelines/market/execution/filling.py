@@ -253,7 +253,7 @@ class Filling:
             self._table.put(at, orders)
             if instruments.looks_at_volume:
                 self._used[rows, symbol] += quantity
-            live = np.count_nonzero(is_left)
+            live = int(np.count_nonzero(is_left))
             self._log.add_usual(rows, orders, State.FILLED)
             signed = orders[:, SIDE] * quantity
             self._accounts.trade(rows, symbol, signed, reference, price, fee)

@@ -40,7 +40,7 @@ class MarginCalls:
         equity = accounts.equity[rows]
         if self.has_called:
             accounts.called[rows] &= accounts.position[rows].any(axis=1)
-            self.has_called = np.count_nonzero(accounts.called) > 0
+            self.has_called = bool(np.count_nonzero(accounts.called))
         elif not self._fraction and not np.count_nonzero(equity < 0):
             return _NO_ROWS  # nearly always: without a fraction to keep, none but a lost account is called
         gross = accounts.gross(rows)

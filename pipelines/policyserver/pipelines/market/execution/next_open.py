@@ -77,7 +77,7 @@ class NextOpen:
     def forget(self, rows: slice | IntArray) -> None:
         """Forget the orders of rows."""
         self._quantity[rows] = 0.0
-        self.waits = np.count_nonzero(self._quantity) > 0
+        self.waits = bool(np.count_nonzero(self._quantity))
 
     def _orders(self, rows: IntArray, signed: FloatArray) -> FloatArray:
         orders = np.zeros((len(rows), N_COLUMNS))
