@@ -10,7 +10,7 @@ import numpy as np
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.rows import Rows
 
-_ONE = np.array(1.0)
+_ZERO, _ONE = np.array(0.0), np.array(1.0)
 """An array in an expression is taken as it is; a number is looked at and converted each time."""
 _TINY = np.array(1e-200)
 """No position that an account can have is an infinite multiple of an equity above it."""
@@ -112,6 +112,10 @@ class Accounts:
         """Return turnover, realised profit less fees, fees, slippage, and orders since the mark before, float64 (5, m)."""
         return self._since_mark(self._now(rows), rows)
 
+    def orders_in_bar(self, rows: Rows) -> FloatArray:
+        """Return the orders since the mark before, float64 (m,)."""
+        return self.orders[rows] - self._at_mark[4, rows]
+
     # What happens --------------------------------------------------------------------------------------------------------------------
 
     def worth(self, rows: Rows) -> FloatArray:
@@ -149,6 +153,39 @@ class Accounts:
         self.turnover[rows] = self.turnover.take(rows) + units * price
         self.fills[rows] = self.fills.take(rows) + 1
         self.equity[rows] = self.entry_equity[rows] = self.worth(rows)
+
+    def trade_all(self, quantity: FloatArray, units: FloatArray, distance: FloatArray, price: FloatArray, fee: FloatArray) -> None:
+        """Book a fill of the only symbol in each row whose quantity is not 0, as `trade` does: whole columns are changed in place.
+
+        Args:
+            quantity: Units bought (positive) or sold (negative), float64 (n,).
+            units: The same without the sign.
+            distance: Of the prices paid from those that the market has, at which the positions are valued already, float64 (n,).
+            price: Prices paid or received, float64 (n,).
+            fee: Fees, in cash, float64 (n,).
+        """
+        position, average_price = self.position[:, 0], self.average_price[:, 0]
+        is_traded, notional = units > _ZERO, units * price
+        size, new = np.abs(position), position + quantity
+        average = average_price.copy()
+        np.divide(size * average + notional, size + units, out=average_price, where=is_traded)
+        closes = position * quantity < _ZERO
+        if np.count_nonzero(closes):
+            np.putmask(new, closes & (np.abs(new) <= _DUST * np.maximum(size, units)), _ZERO)
+            self.realised += np.minimum(units, size) * closes * (price - average) * np.sign(position)
+            crosses = new * position < _ZERO
+            np.putmask(average_price, closes, average)
+            np.putmask(average_price, closes & crosses, price)
+            np.putmask(average_price, closes & (new == _ZERO), _ZERO)
+        position[:] = new
+        self.cash -= quantity * price + fee
+        self.fees += fee
+        self.slippage += units * distance
+        self.turnover += notional
+        self.fills += is_traded
+        worth = self.cash + position * self.price[:, 0]
+        np.putmask(self.equity, is_traded, worth)
+        np.putmask(self.entry_equity, is_traded, worth)
 
     def _average(
         self,

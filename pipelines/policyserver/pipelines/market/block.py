@@ -214,7 +214,7 @@ class EpisodeBlock:
         rows = self._all_or(rows)
         blocks = [part.observe(state, self.view, rows) for part, state in self._observers]
         values = np.concatenate([block if block.ndim == 2 else block.reshape(len(block), -1) for block in blocks], axis=1)
-        np.minimum(np.maximum(values, self._low, values), self._high, values)
+        np.minimum(np.maximum(values, self._low, out=values), self._high, out=values)
         return values.astype(np.float32)
 
     def act(self, rows: IntArray, actions: Actions) -> None:

@@ -44,12 +44,14 @@ class LogPrices:
         log_price = np.log(close)
         self.last_return[rows] = log_price - self.log_price[rows]
         self.log_price[rows] = log_price
-        self.seen[rows] += 1.0
         if rows is ALL:
+            self.seen += 1.0
             self._least_seen += 1
+        else:
+            self.seen[rows] += 1.0
 
     def seen_at_most(self, rows: Rows, bars: int, before: int = 0) -> FloatArray | int:
-        """Return the smaller of `bars` and the bars seen, the last `before` apart, float64 (m, 1); a number once all rows have as many."""
+        """Return the smaller of `bars` and the bars seen less `before`, float64 (m, 1): as one number once all rows have as many."""
         return bars if self._least_seen - before >= bars else np.minimum(self.seen[rows] - before, bars)
 
 

@@ -22,8 +22,11 @@ from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
-from policyserver.pipelines.market.execution.filling import Filling
+from policyserver.pipelines.market.execution.filling import EXCESS, Filling
+from policyserver.pipelines.market.execution.margin_calls import MarginCalls
 from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.new_orders import new_orders
+from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
@@ -32,7 +35,6 @@ from policyserver.pipelines.market.execution.order_table import (
     LEFT,
     LIVE,
     MATCHED,
-    N_COLUMNS,
     NUMBER,
     PRICE,
     QUANTITY,
@@ -40,13 +42,11 @@ from policyserver.pipelines.market.execution.order_table import (
     SYMBOL,
     OrderTable,
 )
-from policyserver.pipelines.market.instruments import Instruments, rounded
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, KIND_FACTS, Fills, OrderKind, OrderRequests, Reason, State
-from policyserver.pipelines.market.rows import Rows
+from policyserver.pipelines.market.instruments import Instruments
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
+from policyserver.pipelines.market.rows import ALL, Rows
 
 _DUST = 1e-12
-_MARGIN = 1e-9
-"""Fraction by which a projected exposure may exceed the allowed one: what rounding can make of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +93,28 @@ class SimulatedBroker:
         self._accounts = accounts
         self._instruments = instruments
         self._leverage = math.inf if config.max_leverage is None else config.max_leverage
-        self._maintenance = config.maintenance_fraction
         self._all_rows = np.arange(n_rows)
-        self.table = OrderTable(n_rows, config.max_live_orders)
-        """The live orders."""
+        self._table = OrderTable(n_rows, config.max_live_orders)
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
         """What is told of orders."""
-        self._filling = Filling(accounts, instruments, self.table, self.log, self._leverage)
+        self._filling = Filling(accounts, instruments, self._table, self.log, self._leverage)
+        self._next_open = NextOpen(accounts, instruments, self.log, self._leverage)
+        self._margin_calls = MarginCalls(accounts, config.maintenance_fraction)
+
+    @property
+    def table(self) -> OrderTable:
+        """The live orders, all of them."""
+        if self._next_open.waits:
+            self._table.append(*self._next_open.give_back())
+        return self._table
 
     def begin(self, rows: Rows) -> None:
         """Forget the orders of rows whose episodes are over."""
-        self.table.clear(rows)
+        self._table.clear(rows)
+        if self._next_open.waits:
+            self._next_open.forget(rows)
 
     def take_fills(self) -> Fills:
         """Return the fills since they were last taken."""
@@ -125,7 +134,16 @@ class SimulatedBroker:
         """
         if np.count_nonzero(requests.good_for < 1):
             raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
+        if self._waits_apart(requests) and self._next_open.take(requests):
+            return np.ones(len(requests.rows), dtype=np.bool_)
         return self._submit(requests, None)
+
+    def _waits_apart(self, requests: OrderRequests) -> bool:
+        """Return whether orders may wait for the next open without a place in the table; see `NextOpen`."""
+        filling = self._filling
+        if not self._next_open.is_usual or self._table.longest or filling.has_forced or filling.limits is not None:
+            return False
+        return not (self.log.with_market_orders or np.count_nonzero(requests.kind))
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """See `Broker`. An order that a margin call has given can't be cancelled."""
@@ -136,12 +154,22 @@ class SimulatedBroker:
 
     def cancel_all(self, rows: IntArray) -> None:
         """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
-        orders = self.table.of(rows)
-        ends = (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
-        places, slots = np.nonzero(ends)
-        self.table.orders[rows[places], slots, LIVE] = 0.0
-        self.log.add(rows[places], orders[places, slots], State.CANCELLED, Reason.TRADER)
-        self.table.drop_dead(rows)
+        if not self.table.longest:
+            return
+        table, has_forced = self._table, self._filling.has_forced
+        orders = table.of(rows)
+        ends = orders[:, :, LIVE] > 0
+        if has_forced:
+            ends &= orders[:, :, FORCED] == 0
+        places, slots = ends.nonzero()
+        if len(places):
+            of_rows = rows.take(places)
+            table.orders[of_rows, slots, LIVE] = 0.0
+            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
+            if has_forced:
+                table.drop_dead(rows)
+            else:
+                table.forget(rows)
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Put one order each in the place of a live one of the same symbol and kind, which stays if the new one is refused.
@@ -191,24 +219,7 @@ class SimulatedBroker:
 
     def orders_of(self, requests: OrderRequests) -> FloatArray:
         """Return requests as the orders that they would become, on the instruments' grids, float64 (m, columns)."""
-        rows, symbol, kind = requests.rows, requests.symbol, requests.kind
-        orders = np.zeros((len(rows), N_COLUMNS))
-        side, quantity = np.sign(requests.quantity), np.abs(requests.quantity)
-        finite = quantity < math.inf
-        if np.count_nonzero(finite) < len(finite):
-            side, quantity = np.where(finite, side, 1.0), np.where(finite, quantity, 0.0)
-        if self._instruments.has_lots:
-            quantity = rounded(quantity, self._instruments.lot[rows, symbol], False)
-        orders[:, NUMBER], orders[:, SIDE], orders[:, LIVE] = self._accounts.orders.take(rows), side, 1.0
-        if self._n_symbols > 1:
-            orders[:, SYMBOL] = symbol
-        orders[:, QUANTITY] = orders[:, LEFT] = quantity
-        orders[:, BARS_LEFT] = requests.good_for
-        if np.count_nonzero(kind):
-            orders[:, KIND] = kind
-            orders[KIND_FACTS.for_one_bar[kind], BARS_LEFT] = 1
-        orders[:, PRICE] = self._order_price(requests, side)
-        return orders
+        return new_orders(requests, self._accounts.orders.take(requests.rows), self._instruments)
 
     def refuse(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Tell that orders of different rows were refused before they were submitted; each keeps its number."""
@@ -226,15 +237,6 @@ class SimulatedBroker:
             if np.count_nonzero(kinds) and not KIND_FACTS.at_open[kinds.astype(np.int64)].all():
                 self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
-
-    def _order_price(self, requests: OrderRequests, side: FloatArray) -> FloatArray:
-        """Return prices rounded so that no limit is worse than asked for, and no stop reached sooner; meaningless in other kinds."""
-        price = requests.price
-        if self._instruments.has_ticks:
-            up = (side > 0) != KIND_FACTS.waits_for_better[requests.kind]
-            safe = np.where(np.isfinite(price) & (price > 0), price, 0.0)
-            price = rounded(safe, self._instruments.tick[requests.rows, requests.symbol], up)
-        return price
 
     def _check_projection(
         self, reason: IntArray, rows: IntArray, symbol: IntArray, side: FloatArray, quantity: FloatArray, replaced: IntArray | None
@@ -256,7 +258,7 @@ class SimulatedBroker:
             short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
             _first(reason, short, Reason.SHORT)
         if self._leverage < math.inf:
-            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + _MARGIN)
+            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + EXCESS)
             if np.count_nonzero(exceeds):
                 _first(reason, (np.abs(after) > np.abs(before)) & exceeds, Reason.MARGIN)
 
@@ -287,7 +289,9 @@ class SimulatedBroker:
         self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
-        if self.table.longest and np.count_nonzero(self.table.count[rows]):
+        if self._next_open.waits and present is None and rows is ALL:
+            self._next_open.fill()
+        elif self.table.longest and np.count_nonzero(self.table.count[rows]):
             if present is None and self._only_at_open:
                 self._play_market_orders(numbers, bar)
             else:
@@ -304,8 +308,8 @@ class SimulatedBroker:
         for slot in range(table.longest):
             places = (count > slot).nonzero()[0]  # between bars, no order of a row's first `count` is dead
             rows = numbers.take(places)
-            cells = self._accounts.cells(places, table.in_slot(rows, slot)[:, SYMBOL].astype(np.int64)) if self._n_symbols > 1 else places
-            filling.fill(places, rows, slot, bar.open.take(cells))
+            symbol = table.take(table.places(rows, slot))[:, SYMBOL].astype(np.int64)
+            filling.fill(places, rows, slot, bar.open.take(self._accounts.cells(places, symbol)))
         if filling.leaves_live:
             self._age(numbers, None)
         else:
@@ -316,37 +320,51 @@ class SimulatedBroker:
         """Match, fill and age the live orders of rows through one bar."""
         table, n_slots = self.table, self.table.longest
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
-        table.orders[numbers, :n_slots, MATCHED] = 0.0
+        rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
+        table.orders[rows, :n_slots, MATCHED] = 0.0
         for phase in PHASES:
-            matched, reference = matches(table.orders[numbers, :n_slots], bar, present, phase)
-            for slot in range(n_slots):
-                places = np.flatnonzero(matched[:, slot])
-                if len(places):
-                    self._filling.fill(places, numbers[places], slot, reference[places, slot])
+            if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
         self._age(numbers, present)
         self._only_at_open = not table.longest
 
+    def _fill_matched(self, numbers: IntArray, matched: npt.NDArray[np.bool_], reference: FloatArray) -> None:
+        """Fill the orders that are matched, (m, slots): the oldest of all rows together, for the next one sees what it leaves."""
+        places, slots = matched.nonzero()
+        while len(places):
+            is_first = np.ones(len(places), dtype=np.bool_)
+            is_first[1:] = places[1:] != places[:-1]
+            if np.count_nonzero(is_first) == len(places):
+                first, slot, places = places, slots, places[:0]
+            else:
+                first, slot, places, slots = places[is_first], slots[is_first], places[~is_first], slots[~is_first]
+            self._filling.fill(first, numbers.take(first), slot, reference[first, slot])
+
     def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
         """Let orders that have seen their bars expire, and forget those that are over."""
-        orders = self.table.orders[numbers, : self.table.longest]
+        table, n_slots = self.table, self.table.longest
+        rows = ALL if len(numbers) == len(self._all_rows) else numbers
+        orders = table.orders[rows, :n_slots]
         live = orders[:, :, LIVE] > 0
         if present is not None:
             seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
-            orders[:, :, BARS_LEFT] -= seen
+            bars_left = orders[:, :, BARS_LEFT] - seen
         else:
-            orders[:, :, BARS_LEFT] -= 1.0
-        over = live & (orders[:, :, BARS_LEFT] <= 0)
+            bars_left = orders[:, :, BARS_LEFT] - 1.0
+        table.orders[rows, :n_slots, BARS_LEFT] = bars_left
+        over = live & (bars_left <= 0)
         if np.count_nonzero(over):
             places, slots = np.nonzero(over)
-            self.log.add(numbers[places], orders[places, slots], State.EXPIRED)
-            orders[places, slots, LIVE] = 0.0
-        self.table.orders[numbers, : self.table.longest] = orders
-        dead = orders[:, :, LIVE].sum(axis=1) < self.table.count[numbers]
-        if np.count_nonzero(dead):
-            self.table.drop_dead(numbers[dead])
+            of_rows = numbers.take(places)
+            self.log.add(of_rows, table.orders[of_rows, slots], State.EXPIRED)
+            table.orders[of_rows, slots, LIVE] = 0.0
+            live &= ~over
+        dead = (np.add.reduce(live, axis=1, dtype=np.int64) < table.count[rows]).nonzero()[0]
+        if len(dead):
+            table.drop_dead(numbers.take(dead))
 
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         accounts = self._accounts
@@ -358,53 +376,20 @@ class SimulatedBroker:
         accounts.cash[rows] -= total
         accounts.borrow_costs[rows] += total
 
-    # Margin --------------------------------------------------------------------------------------------------------------------------
-
     def call_margins(self, rows: Rows) -> None:
         """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark."""
-        if self._leverage == math.inf:
-            return
-        accounts = self._accounts
-        equity = accounts.equity[rows]
-        if self._filling.has_forced:
-            called = accounts.called[rows]
-            accounts.called[rows] = called & accounts.position[rows].any(axis=1)
-        elif not self._maintenance and not np.count_nonzero(equity < 0):
-            return  # nearly always
-        gross = accounts.gross(rows)
-        below = (gross > 0) & (equity < self._maintenance * gross)
-        if np.count_nonzero(below):
-            if self._filling.has_forced:
-                below &= ~called
-            self.log.in_bar = True
-            for row in self._all_rows[rows][below].tolist():
+        if self._leverage < math.inf:
+            for row in self._margin_calls.due(rows).tolist():
                 self._call(row)
+            self._filling.has_forced = self._margin_calls.has_called
 
     def _call(self, row: int) -> None:
         """Cancel the orders of a row, and close its positions."""
-        accounts = self._accounts
-        accounts.called[row] = self._filling.has_forced = True
+        self.log.in_bar = True
         one = np.array([row])
         while self.table.count[row]:
             self._end(one, np.array([0]), State.CANCELLED, Reason.MARGIN_CALL)
-        for symbol in np.flatnonzero(accounts.position[row]).tolist():
-            quantity = abs(float(accounts.position[row, symbol]))
-            side = -float(np.sign(accounts.position[row, symbol]))
-            order = np.zeros((1, N_COLUMNS))
-            for column, value in (
-                (NUMBER, accounts.orders[row]),
-                (SYMBOL, symbol),
-                (KIND, OrderKind.MARKET),
-                (SIDE, side),
-                (QUANTITY, quantity),
-                (PRICE, 0.0),
-                (LEFT, quantity),
-                (BARS_LEFT, GOOD_TILL_CANCELLED),
-                (FORCED, 1.0),
-                (LIVE, 1.0),
-            ):
-                order[0, column] = value
-            accounts.orders[row] += 1
+        for order in self._margin_calls.orders(row):
             self._take(one, order)
 
 

@@ -45,7 +45,8 @@ class UntoldEvents:
 
 _NOTHING = UntoldEvents(())
 _MARGIN = int(Reason.MARGIN)
-_SMALL_CUT = 0.02
+_FILLED, _PARTLY_FILLED = int(State.FILLED), int(State.PARTLY_FILLED)
+SMALL_CUT = 0.02
 """Part of a market order that its costs may take without a word: an order for the whole equity leaves nothing to pay them with."""
 
 
@@ -80,13 +81,15 @@ class EventLog:
                 return
             if len(told) < len(rows):
                 rows, orders = rows[told], orders[told]
-        is_partly = (orders[:, LEFT] > 0) & (state == State.FILLED)
-        self.add(rows, orders, np.where(is_partly, int(State.PARTLY_FILLED), int(state)))
+        if state is State.FILLED:
+            self.add(rows, orders, np.where(orders[:, LEFT] > 0, _PARTLY_FILLED, _FILLED))
+        else:
+            self.add(rows, orders, state)
 
     def add_cut(self, rows: IntArray, orders: FloatArray, reason: IntArray) -> None:
         """Add that what is left of filled orders is cancelled; what the costs cut from market orders only `with_market_orders`."""
         if not self.with_market_orders:
-            told = orders[:, LEFT] > _SMALL_CUT * orders[:, QUANTITY]
+            told = orders[:, LEFT] > SMALL_CUT * orders[:, QUANTITY]
             told |= orders[:, KIND] != MARKET
             told |= reason != _MARGIN
             if not np.count_nonzero(told):

@@ -32,10 +32,12 @@ from policyserver.pipelines.market.orders import KIND_FACTS, Fills, Reason, Stat
 
 _DUST = 1e-12
 """What is left of a quantity counts as nothing when it is at most this fraction of the whole."""
-_FIT = 1e-12
+EXCESS = 1e-9
+"""Fraction by which a projected exposure may exceed the allowed one: what rounding can make of it."""
+FIT = 1e-12
 """A quantity that exceeds what fits by at most this fraction fits."""
 _NO_REASON, _MARGIN = (np.array(int(reason)) for reason in (Reason.NONE, Reason.MARGIN))
-_LEAST = 1e-9
+LEAST = 1e-9
 """A part of which at most this fraction fits is not opened."""
 
 
@@ -53,7 +55,7 @@ class Filling:
         self.limits: OpeningLimits | None = None
         """What else bounds openings."""
         self.has_forced = False
-        """Whether a margin call has ever given an order."""
+        """Whether there may be an order that a margin call has given."""
         self.leaves_live = False
         """Whether an order that was looked at in this bar is still live."""
         self._at_open_alone = False
@@ -67,16 +69,17 @@ class Filling:
         if self._instruments.looks_at_volume:
             self._used[rows] = 0.0
 
-    def fill(self, places: IntArray, rows: IntArray, slot: int, reference: FloatArray) -> None:
+    def fill(self, places: IntArray, rows: IntArray, slot: IntArray | int, reference: FloatArray) -> None:
         """Fill one matched order of each row, as far as volume, shorts and margin allow.
 
         Args:
             places: Where the rows are in the bar's columns, int64 (m,).
             rows: The rows, int64 (m,).
-            slot: Slot of their orders.
+            slot: Slot of their orders, or int64 (m,).
             reference: The market's prices, float64 (m,).
         """
-        orders = self._table.in_slot(rows, slot)
+        at = self._table.places(rows, slot)
+        orders = self._table.take(at)
         symbol = orders[:, SYMBOL].astype(np.int64)
         cells = self._accounts.cells(rows, symbol)
         if not self._at_open_alone:
@@ -89,7 +92,7 @@ class Filling:
             quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
-        self._book(rows, cells, slot, orders, symbol, quantity, reference, price, reason)
+        self._book(rows, cells, at, orders, symbol, quantity, reference, price, reason)
 
     def _price(self, places: IntArray, cells: IntArray, orders: FloatArray, symbol: IntArray, reference: FloatArray) -> FloatArray:
         """Return the prices paid or received: costs included, on the grid, no limit filled worse than it is."""
@@ -155,7 +158,7 @@ class Filling:
                 room, why = self.limits.room(of_fill)
                 tighter = (opening > 0) & (room < fit)
                 fit, reason = np.where(tighter, room, fit), np.where(tighter, why, reason)
-        fine = opening <= fit * (1 + _FIT)  # also where nothing is opened, for nothing always fits
+        fine = opening <= fit * (1 + FIT)  # also where nothing is opened, for nothing always fits
         if self._instruments.bans_shorts:
             banned = ~self._instruments.short_allowed.take(cells) & (side < 0)
             fit = np.where(banned, 0.0, fit)
@@ -165,7 +168,7 @@ class Filling:
             fine |= orders[:, FORCED] > 0
         if np.count_nonzero(fine) == len(fine):
             return quantity, None
-        fit = np.where(fit <= _LEAST * opening, 0.0, fit)
+        fit = np.where(fit <= LEAST * opening, 0.0, fit)
         cut = self._to_lots(np.where(fine, 0.0, closing + fit), rows, symbol)
         return np.where(fine, quantity, cut), np.where(fine, 0, reason)
 
@@ -215,7 +218,7 @@ class Filling:
         self,
         rows: IntArray,
         cells: IntArray,
-        slot: int,
+        at: IntArray,
         orders: FloatArray,
         symbol: IntArray,
         quantity: FloatArray,
@@ -224,13 +227,14 @@ class Filling:
         reason: IntArray | None,
     ) -> None:
         """Book fills, those of nothing apart, and cancel what is left of orders that are cut for a reason."""
-        instruments, every = self._instruments, rows
+        instruments, every, all_places = self._instruments, rows, at
         fills = quantity > 0
         live = 0
         if np.count_nonzero(fills) < len(rows):
-            self._table.put(rows, slot, orders)
+            self._table.put(at, orders)
             rows, cells, symbol, quantity = rows[fills], cells[fills], symbol[fills], quantity[fills]
             reference, price, orders = reference[fills], price[fills], orders[fills]
+            at = at[fills]
         if len(rows):
             orders[:, FILLED] += quantity
             orders[:, NOTIONAL] += quantity * price
@@ -244,28 +248,28 @@ class Filling:
             left[left <= _DUST * orders[:, QUANTITY]] = 0.0
             orders[:, LEFT] = left
             orders[:, LIVE] = is_left = left > 0
-            self._table.put(rows, slot, orders)
+            self._table.put(at, orders)
             if instruments.looks_at_volume:
                 self._used[rows, symbol] += quantity
-            live = np.count_nonzero(is_left)
+            live = int(np.count_nonzero(is_left))
             self._log.add_usual(rows, orders, State.FILLED)
             signed = orders[:, SIDE] * quantity
             self._accounts.trade(rows, symbol, signed, reference, price, fee)
             self._log.add_fills(Fills(rows, symbol, orders[:, NUMBER].astype(np.int64), signed, reference, price, fee))
         live += len(every) - len(rows)
         if live and reason is not None:
-            live -= self._cut(every, slot, reason)
+            live -= self._cut(every, all_places, reason)
         self.leaves_live |= live > 0
 
-    def _cut(self, rows: IntArray, slot: int, reason: IntArray) -> int:
+    def _cut(self, rows: IntArray, at: IntArray, reason: IntArray) -> int:
         """Cancel what is left of orders that the account does not carry; return how many."""
-        orders = self._table.in_slot(rows, slot)
+        orders = self._table.take(at)
         cut = ((reason > 0) & (orders[:, LIVE] > 0)).nonzero()[0]
         if not len(cut):
             return 0
         if len(cut) < len(rows):
-            rows, orders, reason = rows.take(cut), orders.take(cut, axis=0), reason.take(cut)
+            rows, at, orders, reason = rows.take(cut), at.take(cut), orders.take(cut, axis=0), reason.take(cut)
         orders[:, LIVE] = 0.0
-        self._table.put(rows, slot, orders)
+        self._table.put(at, orders)
         self._log.add_cut(rows, orders, reason)
         return len(rows)

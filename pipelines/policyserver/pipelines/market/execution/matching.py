@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.pipelines.market.bars import BarRows, FloatArray
+from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED
 from policyserver.pipelines.market.orders import KIND_FACTS
 
@@ -15,6 +15,15 @@ Phase = Literal["open", "within", "close"]
 
 PHASES: tuple[Phase, ...] = ("open", "within", "close")
 """The phases of a bar, in their order."""
+
+
+def _of(symbol: IntArray | None, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what values (m, K) are for orders of symbols (m, slots); none: there is one symbol, and its column stands for all slots."""
+    return values if symbol is None else np.take_along_axis(values, symbol, axis=1)
+
+
+def _wide(symbol: IntArray | None, values: FloatArray, orders: FloatArray) -> FloatArray:
+    return np.broadcast_to(values, orders.shape) if symbol is None else np.take_along_axis(values, symbol, axis=1)
 
 
 def matches(
@@ -31,18 +40,17 @@ def matches(
     Returns:
         Bool and float64, (m, slots) each; the price is meaningless where an order isn't matched.
     """
-    each = np.arange(len(orders))[:, None]
-    symbol = orders[:, :, SYMBOL].astype(np.int64)
-    waits = (orders[:, :, LIVE] > 0) & (orders[:, :, MATCHED] == 0)
+    columns = orders.transpose(2, 0, 1)
+    kind, price, waits = columns[KIND].astype(np.int64), columns[PRICE], (columns[LIVE] > 0) & (columns[MATCHED] == 0)
+    symbol = columns[SYMBOL].astype(np.int64) if bar.columns.shape[1] > 1 else None
     if present is not None:
-        waits &= present[each, symbol]
-    kind = orders[:, :, KIND].astype(np.int64)
+        waits &= _of(symbol, present)
     if phase == "close":
-        return waits & KIND_FACTS.at_close[kind], bar.close[each, symbol]
-    price, buys, triggered = orders[:, :, PRICE], orders[:, :, SIDE] > 0, orders[:, :, TRIGGERED] > 0
+        return waits & KIND_FACTS.at_close.take(kind), _wide(symbol, bar.close, price)
+    buys, triggered = columns[SIDE] > 0, columns[TRIGGERED] > 0
     low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
-    low, high = low[each, symbol], high[each, symbol]
-    reached = np.where(buys == KIND_FACTS.waits_for_better[kind], low <= price, high >= price) & KIND_FACTS.has_price[kind] & ~triggered
+    better = buys == KIND_FACTS.waits_for_better.take(kind)
+    reached = np.where(better, _of(symbol, low) <= price, _of(symbol, high) >= price) & KIND_FACTS.has_price.take(kind) & ~triggered
     if phase == "within":
         return waits & reached, price
-    return waits & (reached | KIND_FACTS.at_open[kind] | triggered), bar.open[each, symbol]
+    return waits & (reached | KIND_FACTS.at_open.take(kind) | triggered), _wide(symbol, bar.open, price)

@@ -43,13 +43,17 @@ class OrderTable:
         """Return a copy of the orders of rows in the slots that are in use, at least one: float64 (m, slots, 15)."""
         return self.orders[rows, : max(1, self.longest)]
 
-    def in_slot(self, rows: IntArray, slot: int) -> FloatArray:
-        """Return a copy of one order each of m rows, float64 (m, 15)."""
-        return self._flat.take(rows * self.n_slots + slot, axis=0)
+    def places(self, rows: IntArray, slots: IntArray | int) -> IntArray:
+        """Return where one order each of m different rows is, int64 (m,)."""
+        return rows * self.n_slots + slots
 
-    def put(self, rows: IntArray, slots: IntArray | int, orders: FloatArray) -> None:
-        """Put one order each, float64 (m, 15), into m different rows."""
-        self._flat[rows * self.n_slots + slots] = orders
+    def take(self, places: IntArray) -> FloatArray:
+        """Return a copy of the orders at some places, float64 (m, 15)."""
+        return self._flat.take(places, axis=0)
+
+    def put(self, places: IntArray, orders: FloatArray) -> None:
+        """Put orders, float64 (m, 15), at some places."""
+        self._flat[places] = orders
 
     def clear(self, rows: Rows) -> None:
         """Forget all orders of the rows."""
@@ -66,21 +70,24 @@ class OrderTable:
         """Add one order each, float64 (m, 15), to m different rows that have room."""
         if self.longest:
             count = self.count.take(rows)
-            self.put(rows, count, orders)
+            self.put(self.places(rows, count), orders)
             self.count[rows] = count + 1
             self._longest = None
         elif len(rows):
-            self.put(rows, 0, orders)
+            self.put(self.places(rows, 0), orders)
             self.count[rows] = self._longest = 1
 
     def drop_dead(self, rows: IntArray) -> None:
         """Close the gaps that orders which are no longer live leave behind in the rows."""
-        self._longest, longest = None, self.longest
-        if self.n_slots == 1:
-            self.count[rows] = self.orders[rows, 0, LIVE]
-            return
-        orders = self.orders[rows, : max(1, longest)]
-        live = orders[:, :, LIVE]
-        order = np.argsort(-live, axis=1, kind="stable")
-        self.orders[rows, : orders.shape[1]] = np.take_along_axis(orders, order[:, :, None], axis=1)
-        self.count[rows] = live.sum(axis=1)
+        live = self.of(rows)[:, :, LIVE] > 0
+        places, slots = live.nonzero()
+        count = np.add.reduce(live, axis=1, dtype=np.int64)
+        closed_up = np.add.accumulate(live, axis=1, dtype=np.int64)[places, slots] - 1
+        gaps = (closed_up != slots).nonzero()[0]
+        if len(gaps):
+            first = rows.take(places.take(gaps)) * self.n_slots
+            moved, slots = self._flat.take(first + slots.take(gaps), axis=0), slots.take(gaps)
+            self._flat[first + slots, LIVE] = 0.0
+            self._flat[first + closed_up.take(gaps)] = moved
+        self.count[rows] = count
+        self._longest = None

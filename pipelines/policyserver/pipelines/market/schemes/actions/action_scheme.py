@@ -89,6 +89,16 @@ def numbers_of(actions: Actions, count: int) -> IntArray:
     return numbers
 
 
+def bounded(actions: Actions) -> FloatArray:
+    """Return actions as float64 between -1 and 1, the nearest there is; what is no number counts as 0."""
+    values = actions.astype(np.float64)
+    unknown = np.isnan(values)
+    if np.count_nonzero(unknown):
+        values[unknown] = 0.0
+    np.maximum(values, -1.0, out=values)
+    return np.minimum(values, 1.0, out=values)
+
+
 def shortened(label: str) -> str:
     """Return a label in `MOST_LABEL_LETTERS` at most."""
     return label if len(label) <= MOST_LABEL_LETTERS else f"{label[: MOST_LABEL_LETTERS - 1]}…"
@@ -139,7 +149,7 @@ def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName 
         return []
     smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
     places = np.argsort(~smaller, axis=1, kind="stable")
-    ordered = np.take_along_axis(quantity, places, axis=1)
+    ordered = quantity.take(places + quantity.shape[1] * np.arange(len(rows))[:, None])
     requests = []
     for wanted, symbol in zip(ordered.T, places.T, strict=True):
         some = wanted.nonzero()[0]
@@ -148,4 +158,4 @@ def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName 
     return requests
 
 
-__all__ = ["ActionScheme", "Actions", "Shape", "View", "filled", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
+__all__ = ["ActionScheme", "Actions", "Shape", "View", "bounded", "filled", "market_orders", "market_orders_of", "numbers_of", "rebalance"]

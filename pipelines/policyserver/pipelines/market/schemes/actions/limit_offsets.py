@@ -14,7 +14,7 @@ from annotated_types import Ge, Interval
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, filled
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, View, bounded, filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class LimitOffsets(ActionScheme):
 
     def orders(self, state: FloatArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        target, better, stop = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0).T
+        target, better, stop = bounded(actions).T
         accounts = view.accounts
         price, position = accounts.price[rows, 0], accounts.position[rows, 0]
         reach = self.reach * state[rows, 0]
@@ -93,7 +93,7 @@ class LimitOffsets(ActionScheme):
         """See `ActionScheme`."""
         if actions.ndim != 2:  # of a scheme that is derived from this one
             return ActionScheme.labels(self, actions)
-        target, better, stop = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0).T
+        target, better, stop = bounded(actions).T
         parts = zip(
             (target * self.largest).tolist(), (better * self.reach).tolist(), ((stop + 1.0) / 2.0 * self.reach).tolist(), strict=True
         )

@@ -12,7 +12,15 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, rebalance, shortened
+from policyserver.pipelines.market.schemes.actions.action_scheme import (
+    Actions,
+    ActionScheme,
+    OrderName,
+    View,
+    bounded,
+    rebalance,
+    shortened,
+)
 
 
 def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
@@ -41,7 +49,7 @@ class TargetWeight(ActionScheme):
 
     def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
         """See `ActionScheme`."""
-        weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (self.largest / view.shape.n_symbols)
+        weights = bounded(actions) * (self.largest / view.shape.n_symbols)
         return _rebalance(view, rows, weights, self.tolerance, self.order)
 
     def largest_exposure(self) -> float:
@@ -65,7 +73,7 @@ class TargetWeight(ActionScheme):
         """See `ActionScheme`."""
         if actions.ndim != 2:  # of a scheme that is derived from this one
             return ActionScheme.labels(self, actions)
-        weights = np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0) * (100.0 * self.largest / actions.shape[1])
+        weights = bounded(actions) * (100.0 * self.largest / actions.shape[1])
         return [shortened(" ".join([f"{weight:+d}%" for weight in row])) for row in np.rint(weights).astype(np.int64).tolist()]
 
 
@@ -114,7 +122,7 @@ class SimplexWeights(ActionScheme):
         return [shortened("cash " + " ".join([f"{part}%" for part in row])) for row in parts]
 
     def _weights(self, actions: Actions) -> FloatArray:
-        scores = np.exp(self.sharpness * np.clip(np.nan_to_num(actions.astype(np.float64)), -1.0, 1.0))
+        scores = np.exp(self.sharpness * bounded(actions))
         weights: FloatArray = scores / scores.sum(axis=1, keepdims=True)
         return weights
 

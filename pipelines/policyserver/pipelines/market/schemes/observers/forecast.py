@@ -13,6 +13,8 @@ from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, by_symbol, of_each
 
+_ZERO, _SCALE = np.array(0.0), np.array(10.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast(Observer):
@@ -40,10 +42,10 @@ class Forecast(Observer):
         forecast = view.forecast[rows]
         if not self.shown:
             return np.zeros((len(forecast), 2 * forecast.shape[1]))
-        mean, std = forecast[..., 0], forecast[..., 1]
-        is_sure = std > 0
+        mean, std = forecast.transpose(2, 0, 1)[:2].copy()  # pieces of their own are computed with at a third of the price
+        is_sure = std > _ZERO
         if np.count_nonzero(is_sure) == is_sure.size:
-            prediction = 10.0 * mean / std
+            prediction = _SCALE * mean / std
         else:
-            prediction = np.divide(10.0 * mean, std, out=np.zeros(mean.shape), where=is_sure)
+            prediction = np.divide(_SCALE * mean, std, out=np.zeros(mean.shape), where=is_sure)
         return by_symbol(prediction, std / state[rows])

@@ -14,6 +14,8 @@ from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.running_statistics import Statistic, Volatility
 from policyserver.pipelines.market.schemes.observers.observer import Observer, View, of_each
 
+_ZERO = np.array(0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class PositionShare(Observer):
@@ -52,10 +54,12 @@ class UnrealisedProfit(Observer):
     def observe(self, state: FloatArray, view: View, rows: Rows) -> FloatArray:
         """See `Observer`."""
         equity, entry = view.accounts.equity[rows], view.accounts.entry_equity[rows]
-        solvent = np.minimum(equity, entry) > 0
+        solvent = np.minimum(equity, entry) > _ZERO
         if np.count_nonzero(solvent) < len(solvent):
             equity, entry = np.where(solvent, equity, 1.0), np.where(solvent, entry, 1.0)
         gained = np.log(equity) - np.log(entry)
-        volatility = total_of(state[rows]) / view.shape.n_symbols
+        volatility = total_of(state[rows])
+        if (n_symbols := state.shape[1]) > 1:
+            volatility = volatility / n_symbols
         profit: FloatArray = gained / (volatility * self.bars**0.5)
         return profit[:, None]

@@ -15,6 +15,8 @@ from policyserver.pipelines.market.schemes.rewards.reward_term import RewardTerm
 EQUITY_FLOOR = 1e-3
 """An equity below this fraction of the initial one counts as this fraction in a logarithm."""
 
+_FLOOR = np.array(EQUITY_FLOOR)
+
 
 @dataclass(frozen=True, slots=True)
 class LogEquity(RewardTerm):
@@ -31,6 +33,6 @@ class LogEquity(RewardTerm):
 def log_equity_gained(view: View, rows: Rows) -> FloatArray:
     """Return the log of the equity over the one at the bar before, float64 (m,), finite even if the equity is lost."""
     accounts = view.accounts
-    floor = EQUITY_FLOOR * accounts.initial_equity[rows]
+    floor = _FLOOR * accounts.initial_equity[rows]
     gained: FloatArray = np.log(np.maximum(accounts.equity[rows], floor) / np.maximum(accounts.marked_equity[rows], floor))
     return gained

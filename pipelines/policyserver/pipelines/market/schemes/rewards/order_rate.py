@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,9 +45,17 @@ class OrderRatePenalty(RewardTerm):
 
     def compute(self, state: IntArray, view: View, rows: Rows) -> FloatArray:
         """See `RewardTerm`."""
-        orders = np.roll(state[rows], -1, axis=1)
-        orders[:, -1] = view.accounts.in_bar(rows)[4]
+        before = state[rows]
+        orders = np.empty_like(before)
+        orders[:, :-1], orders[:, -1] = before[:, 1:], view.accounts.orders_in_bar(rows)
         state[rows] = orders
-        weights = 2.0 * np.arange(1, self.bars + 1) / (self.bars + 1)
-        excess = np.maximum(orders @ weights - self.orders, 0.0)
+        excess = np.maximum(orders @ _weights(self.bars) - self.orders, 0.0)
         return -self.scale * np.minimum(np.expm1(np.minimum(self.rate * excess, _FURTHEST_EXPONENT)), self.largest)
+
+
+@functools.cache
+def _weights(bars: int) -> FloatArray:
+    """Return the weights of the orders of each bar in a window, the oldest first, float64 (bars,)."""
+    weights: FloatArray = 2.0 * np.arange(1, bars + 1) / (bars + 1)
+    weights.flags.writeable = False
+    return weights
