@@ -148,7 +148,9 @@ def test_a_frozen_checkpoint_gives_the_same_actions_again(tmp_path: Path) -> Non
     """The server is started anew from its checkpoint, for it remembers the episodes that it has had."""
     frozen = PlayedEpisodesConfig(concurrent=128, steps=3_000, training_enabled=False)
     with serving("seed = 7\n", tmp_path) as running:
-        run_pipeline(config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=128, steps=9_000)), StopSignals())
+        run_pipeline(
+            config(running.address, tmp_path / "learns", episodes=PlayedEpisodesConfig(concurrent=128, steps=9_000)), StopSignals()
+        )
     with serving("seed = 7\n", tmp_path) as running:
         run_pipeline(config(running.address, tmp_path, episodes=frozen), StopSignals())
     versions = {int(version) for turn in turns_of(tmp_path / "run") if turn.decided for version in turn.decided[1]}
