@@ -50,7 +50,8 @@ def test_episodes_do_not_wait_for_others_for_long(monkeypatch: pytest.MonkeyPatc
     config = PipelineConfig(prices=SHORT, episodes=PlayedEpisodesConfig(concurrent=1, count=2))
     service = PolicyDouble()
     pipeline = Pipeline(config, service, Book())
-    answer, held = service.get_actions, []
+    answer = service.get_actions
+    held: list[int] = []
 
     def slow_from_the_second_episode(episode_ids: list[str], observations: object) -> object:
         if pipeline.run.steps >= 5 and not held:

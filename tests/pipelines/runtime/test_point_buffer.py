@@ -102,7 +102,12 @@ def test_a_point_after_a_pause_goes_at_once() -> None:
 
 def test_points_of_several_threads_are_all_there(sink: Batches) -> None:
     buffer = buffer_of(sink)
-    threads = [threading.Thread(target=lambda: [add(buffer, bar, 1) for bar in range(50)]) for _ in range(4)]
+
+    def add_all() -> None:
+        for bar in range(50):
+            add(buffer, bar, 1)
+
+    threads = [threading.Thread(target=add_all) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
