@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from river import base
 
-from policyserver.pipelines.forecast.regressor import NO_PREDICTION, Prediction, RegressorConfig, ReturnRegressor
+from policyserver.pipelines.forecast.regressor import (
+    NO_PREDICTION,
+    PREDICTION_LIMIT,
+    Prediction,
+    RegressorConfig,
+    ReturnRegressor,
+    build_model,
+)
 from policyserver.pipelines.forecast.return_model import MEAN, RAW, ReturnModel
 from policyserver.pipelines.market.bars import FloatArray
 
@@ -118,3 +125,31 @@ def test_the_forecasts_of_a_bar_depend_on_no_other_row_of_it() -> None:
     together = model.predict(inputs)
     np.testing.assert_array_equal(together, np.concatenate([model.predict(row[None]) for row in inputs]))
     assert np.any(together[:, MEAN] != 0.0)
+
+
+def test_a_scaler_and_its_regressor_are_asked_as_their_pipeline_asks_them() -> None:
+    """The model does not call the pipeline that it built; what it forecasts is the pipeline's to the last bit."""
+    config, rng = RegressorConfig(), np.random.default_rng(1)
+    model, pipeline = ReturnModel(config, ("a", "b", "c")), build_model(config)
+    for _ in range(40):
+        inputs = 0.01 * rng.standard_normal((6, 3))
+        labels = 0.5 * inputs[:, 0] + 0.01 * rng.standard_normal(6)
+        named = [dict(zip(("a", "b", "c"), row, strict=True)) for row in inputs.tolist()]
+        forecasts = model.predict(inputs)
+        if model.learned:
+            limit = PREDICTION_LIMIT * math.sqrt(model.learnt().means[1])
+            assert forecasts[:, RAW].tolist() == [min(max(pipeline.predict_one(row), -limit), limit) for row in named]
+        model.learn(inputs, forecasts, labels)
+        for row, label in zip(named, labels.tolist(), strict=True):
+            pipeline.learn_one(row, label)
+    assert pipeline["LinearRegression"].weights == model.learnt().model["LinearRegression"].weights
+
+
+def test_rows_that_were_forecast_are_learnt_as_they_were_though_others_were_forecast_since() -> None:
+    rng = np.random.default_rng(1)
+    inputs, others = rows_of(rng, 3), rows_of(rng, 3)
+    model = ReturnModel(COUNTING, NAMES)
+    forecasts = model.predict(inputs)
+    model.predict(others)
+    model.learn(inputs, forecasts, np.full(3, 0.01))
+    assert [call[1] for call in Counting.calls if call[0] == "learn"] == inputs[:, 0].tolist()

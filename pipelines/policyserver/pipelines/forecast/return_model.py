@@ -119,19 +119,20 @@ class ReturnModel:
     def _use(self, model: Any) -> None:
         """Go on with a model. What a scaler and a regressor do is asked of them: their pipeline does the same and takes a third longer."""
         self._model = model
-        self._scaler = self._regressor = None
+        self._parts: tuple[Any, Any] | None = None
         if type(model) is compose.Pipeline and len(model.steps) == 2:
             first, last = model.steps.values()
             if type(first) is preprocessing.StandardScaler and not isinstance(last, compose.Pipeline):
-                self._scaler, self._regressor = first, last
+                self._parts = first, last
 
     def _forecast(self, named: _Named) -> FloatArray:
         """Return the forecasts of rows whose features are finite."""
-        if self._scaler is None:
+        if self._parts is None:
             predict_one = self._model.predict_one
             said = [predict_one(row) for row in named]
         else:
-            predict_one, transform_one = self._regressor.predict_one, self._scaler.transform_one
+            scaler, regressor = self._parts
+            predict_one, transform_one = regressor.predict_one, scaler.transform_one
             said = [predict_one(transform_one(row)) for row in named]
         raw = np.array(said, dtype=np.float64)
         if not _is_finite(raw) and not np.isfinite(raw).all():
@@ -148,12 +149,13 @@ class ReturnModel:
 
     def _teach(self, named: _Named, labels: list[float]) -> None:
         """Let the model learn rows, one after the other."""
-        if self._scaler is None:
+        if self._parts is None:
             learn_one = self._model.learn_one
             for row, label in zip(named, labels, strict=True):
                 learn_one(row, label)
             return
-        scale_one, transform_one, learn_one = self._scaler.learn_one, self._scaler.transform_one, self._regressor.learn_one
+        scaler, regressor = self._parts
+        scale_one, transform_one, learn_one = scaler.learn_one, scaler.transform_one, regressor.learn_one
         for row, label in zip(named, labels, strict=True):
             scale_one(row)
             learn_one(transform_one(row), label)
