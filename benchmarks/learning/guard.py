@@ -187,8 +187,8 @@ def print_cost() -> None:
         weights = taken[False][0].weights_bytes
         sys.stdout.write(
             f"PPO, net {hidden}, weights of {weights / 1e6:.2f} MB, {_COST_TURNS} turns: an update takes {1e3 * without:.1f} ms of "
-            f"processor time without, {1e3 * with_it:.1f} ms guarded, {with_it / without:.3f} times; memory grows by {grown / 1e6:.1f} MB without, "
-            f"{grown_more / 1e6:.1f} MB guarded, {(grown_more - grown) / weights:.1f} times the weights more\n"
+            f"processor time without, {1e3 * with_it:.1f} ms guarded, {with_it / without:.3f} times; memory grows by "
+            f"{grown / 1e6:.1f} MB without, {grown_more / 1e6:.1f} MB guarded, {(grown_more - grown) / weights:.1f} weights more\n"
         )
         sys.stdout.flush()
 
