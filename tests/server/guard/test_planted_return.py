@@ -21,7 +21,11 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.fused_learner import FusedPPOLearner
 from policyserver.server.guard.return_judge import ReturnJudge, ReturnVerdict
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env-v0"),  # RLlib's own, at its second runner
+]
 
 STEPS = 512
 EPISODES_AT_ONCE = 16
