@@ -2,6 +2,6 @@
 
 The players, which are processes of their own, need the client alone.
 
-Imports `benchmarks`, `client`, `common.settings`, `server.config`, `server.daemon.ray_start`, `server.guard.update_guard` and
-`tests.live_server`.
+Imports `benchmarks`, `client`, `common.settings`, `server.config`, `server.daemon.ray_start`, `server.guard.kept_state`,
+`server.guard.return_judge`, `server.guard.update_guard` and `tests.live_server`.
 """

@@ -5,7 +5,7 @@
 
 RLlib learns alone, with its own env runner in this process, for the learner is guarded. The guard on the return is on, too: it judges the
 episodes that ended after each update, and what it saves counts as saved at once. Prints the configuration, then a line for each seed. The
-cost is that of a guarded learner beside one without a guard, in processes of their own that take turns.
+cost is that of a guarded learner beside one without a guard, which take turns.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import multiprocessing
-import resource
 import statistics
 import sys
 import time
 from typing import Any
 
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -28,16 +27,15 @@ from benchmarks.learning.cases import CASES, Case, case_of
 from policyserver.server.config.algorithm import algorithm_config
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.guard.kept_state import KeptState
 from policyserver.server.guard.return_judge import ReturnJudge, ReturnVerdict, exploration_range
 from policyserver.server.guard.update_guard import guard_of, install, take_findings
 
 _COPIES = 8
 _STEPS = 200
 """Batch of PPO, APPO and IMPALA: a tenth of what their cases have, so that updates are noisier."""
-_COST_UPDATES = 15
-_COST_TURNS = 3
-_NETS = ([64, 64], [2048, 2048])
-"""Hidden layers of the nets whose cost is measured: one whose updates are short, and one whose weights are large."""
+_NETS = (([64, 64], 15), ([1024, 1024], 3))
+"""Hidden layers of the nets whose cost is measured, and updates: one whose updates are short, and one whose weights are large."""
 
 
 class EndedEpisodesRunner(SingleAgentEnvRunner):  # type: ignore[misc]
@@ -134,61 +132,52 @@ def healthy_run(case: Case, seed: int, updates: int, guarding: GuardConfig | Non
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one learner took."""
+    """What a guard takes."""
 
-    cpu_s: float
-    """Median processor time of an update."""
-    grown_bytes: int
-    """How far the largest memory of its process grew from before its first update."""
+    without_s: float
+    """Median processor time of an update without it."""
+    guarded_s: float
+    kept_bytes: int
+    """Copy that an update could be undone from."""
     weights_bytes: int
 
 
-def learner_cost(guarded: bool, hidden: list[int]) -> Cost:
-    """Update a learner of PPO again and again on the same steps; in a process of its own."""
-    torch.set_num_threads(1)
+def cost(hidden: list[int], updates: int) -> Cost:
+    """Update a learner of PPO with a guard and one without by turns, on the same steps, in one thread."""
     case = case_of("PPO")
     model = {**case.tables["rl_module"]["model_config"], "fcnet_hiddens": hidden}
-    case = dataclasses.replace(case, tables={**case.tables, "rl_module": {"model_config": model}})
-    config = config_of(case, 0)
+    config = config_of(dataclasses.replace(case, tables={**case.tables, "rl_module": {"model_config": model}}), 0)
     runner = SingleAgentEnvRunner(config=config)
     episodes = runner.sample(num_timesteps=_STEPS, random_actions=False)
-    learner = config.build_learner(spaces=runner.get_spaces())
+    learners = [config.build_learner(spaces=runner.get_spaces()) for _ in range(2)]
     runner.stop()
-    if guarded:
-        install(learner, config=GuardConfig())
-    seconds = []
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(_COST_UPDATES if hidden[0] < 1000 else 3):
-        batch = copy.deepcopy(episodes)
-        began = time.process_time()
-        learner.update(
-            episodes=batch,
-            timesteps={"num_env_steps_sampled_lifetime": 0},
-            num_epochs=config.num_epochs if hidden[0] < 1000 else 1,
-            minibatch_size=config.minibatch_size,
-        )
-        seconds.append(time.process_time() - began)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    (module,) = (learner.module[name] for name in learner.module.keys())  # noqa: SIM118 - it is no dict
+    install(learners[1], config=GuardConfig())
+    taken: list[list[float]] = [[], []]
+    for _ in range(updates):
+        for learner, seconds in zip(learners, taken, strict=True):
+            batch = copy.deepcopy(episodes)
+            began = time.thread_time()
+            learner.update(
+                episodes=batch,
+                timesteps={"num_env_steps_sampled_lifetime": 0},
+                num_epochs=config.num_epochs,
+                minibatch_size=config.minibatch_size,
+            )
+            seconds.append(time.thread_time() - began)
+    module = learners[1].module[DEFAULT_MODULE_ID]
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    return Cost(statistics.median(seconds), grown, weights)
+    return Cost(*(statistics.median(seconds) for seconds in taken), KeptState(learners[1]).nbytes, weights)
 
 
 def print_cost() -> None:
-    """Measure learners with and without a guard by turns, and print their medians."""
-    for hidden in _NETS:
-        taken: dict[bool, list[Cost]] = {False: [], True: []}
-        for _ in range(_COST_TURNS):
-            for guarded, costs in taken.items():
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    costs.append(pool.apply(learner_cost, (guarded, hidden)))
-        without, with_it = (statistics.median(cost.cpu_s for cost in taken[guarded]) for guarded in (False, True))
-        grown, grown_more = (statistics.median(cost.grown_bytes for cost in taken[guarded]) for guarded in (False, True))
-        weights = taken[False][0].weights_bytes
+    """Print what the guard takes, by net."""
+    torch.set_num_threads(1)
+    for hidden, updates in _NETS:
+        found = cost(hidden, updates)
         sys.stdout.write(
-            f"PPO, net {hidden}, weights of {weights / 1e6:.2f} MB, {_COST_TURNS} turns: an update takes {1e3 * without:.1f} ms of "
-            f"processor time without, {1e3 * with_it:.1f} ms guarded, {with_it / without:.3f} times; memory grows by {grown / 1e6:.1f} MB without, "
-            f"{grown_more / 1e6:.1f} MB guarded, {(grown_more - grown) / weights:.1f} times the weights more\n"
+            f"PPO, net {hidden}, {updates} updates each by turns: {1e3 * found.without_s:.1f} ms of processor time without, "
+            f"{1e3 * found.guarded_s:.1f} ms guarded, {found.guarded_s / found.without_s:.3f} times; "
+            f"weights {found.weights_bytes / 1e6:.2f} MB, kept {found.kept_bytes / 1e6:.2f} MB\n"
         )
         sys.stdout.flush()
 

@@ -20,7 +20,7 @@ from policyserver.server.processes.training_report import Progress
 from tests.commands import run_here
 from tests.integration.test_control import Players, Server, asked_once
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SPOILED = "learner_group/learner/rl_module/default_policy/module_state.pkl"
 
@@ -90,7 +90,7 @@ def test_it_is_refused_with_the_array_and_what_is_served_stays(server: Server) -
         ("export", *run, "--to", str(bad.parents[1] / "policy.npz")),
     ]
     for command in commands:
-        ended = subprocess.run([sys.executable, "-m", "policyserver.server", *command], capture_output=True, text=True, timeout=100.0)
+        ended = subprocess.run([sys.executable, "-m", "policyserver.server", *command], capture_output=True, text=True, timeout=200.0)
         said = ended.stdout + ended.stderr
         assert ended.returncode != 0, command
         assert f"{bad}: expected finite numbers, received" in said, said

@@ -27,6 +27,13 @@ class KeptState:
             name: [_without_parameters(group) for group in optimizer.param_groups] for name, optimizer in self._optimizers.items()
         }
 
+    @property
+    def nbytes(self) -> int:
+        """Return the memory of the copies, bytes."""
+        states = (values.values() for by_parameter in self._states.values() for values in by_parameter.values())
+        kept = chain((kept for _, kept in self._tensors), chain.from_iterable(states))
+        return sum(each.nbytes for each in kept if isinstance(each, torch.Tensor))
+
     def restore(self) -> None:
         """Put everything back, in place."""
         with torch.no_grad():
