@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.config import PipelineConfig
-from policyserver.pipelines.environments import TradingEnv, make_vector_env
+from policyserver.pipelines.environments import TradingEnv, make_named_vector_env, make_vector_env
 from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.prices import PricesConfig
 from tests.pipelines.pipeline_harness import play
@@ -60,6 +60,37 @@ def test_a_vector_environment_plays_what_the_pipeline_plays_forecasts_among_it(i
         prices = replace(PRICES, recorded=recorded(tmp_path))
     config = pipeline(prices, SIMULATED.rules, concurrent=count, steps=count * 40)
     assert returns_of_the_environments(config, count) == pytest.approx(returns_of_the_pipeline(config, count), abs=1e-9)
+
+
+NAMED = PipelineConfig(
+    prices=replace(PRICES, symbols=("AAA", "BBB"), symbols_per_episode=2),
+    rules=RulesConfig(
+        actions="target_weight",
+        observers=("returns", {"name": "window", "bars": 3}, "position", {"name": "window", "bars": 2, "fields": ("close",)}),
+    ),
+)
+
+
+def test_observations_by_name_are_the_same_numbers_in_their_observers_shapes() -> None:
+    whole: Any = make_vector_env(NAMED, 4)
+    named: Any = make_named_vector_env(NAMED, 4)
+    shapes = {name: space.shape for name, space in named.single_observation_space.spaces.items()}
+    assert shapes == {"Returns": (4,), "Window_1": (3, 2, 5), "PositionShare": (2,), "Window_2": (2, 2, 1)}
+    order = ("Returns", "Window_1", "PositionShare", "Window_2")
+    plain, _ = whole.reset(seed=0)
+    parts, _ = named.reset(seed=0)
+    assert named.observation_space.contains(parts)
+    for _ in range(3):
+        np.testing.assert_array_equal(np.concatenate([parts[name].reshape(4, -1) for name in order], axis=1), plain)
+        actions = np.full(whole.action_space.shape, 0.25, dtype=np.float32)
+        plain, parts = whole.step(actions)[0], named.step(actions)[0]
+
+
+def test_one_episode_by_name_is_made_by_gymnasium() -> None:
+    env = gym.make("policyserver.pipelines.environments:policyserver/NamedTrading-v0", config=NAMED)
+    observation, _ = env.reset(seed=1)
+    assert env.observation_space.contains(observation)
+    assert set(observation) == {"Returns", "Window_1", "PositionShare", "Window_2"}
 
 
 def test_a_seed_begins_its_own_sequence_of_episodes_and_without_one_it_goes_on() -> None:

@@ -3,7 +3,7 @@
     envs = make_vector_env("pipeline.toml", num_envs=64)
     env = gymnasium.make("policyserver.pipelines.environments:policyserver/Trading-v0", config="pipeline.toml")
 
-`gymnasium.make_vec` with the same name makes the vector environment.
+`gymnasium.make_vec` with the same name makes the vector environment. `policyserver/NamedTrading-v0` has the observers' parts in a Dict.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from policyserver.pipelines.forecast.block_forecaster import STATISTICS
 from policyserver.pipelines.forecast.forecasts import Forecasts
 from policyserver.pipelines.forecast_start import start_of
 from policyserver.pipelines.market.forecaster import Forecaster
+from policyserver.pipelines.market.named_observations import NamedObservations, ObservationParts
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.schemes.scheme import View
 from policyserver.pipelines.market.vector_env import TradingVectorEnv
 from policyserver.pipelines.run import source_of
+
+
+def make_named_vector_env(config: PipelineConfig | Path | str | None = None, num_envs: int | None = None) -> NamedObservations:
+    """Return the same as `make_vector_env` with observations that are Dicts of the observers' parts; its `env` has the block."""
+    envs = make_vector_env(config, num_envs)
+    return NamedObservations(envs, ObservationParts(envs.block.rules, envs.slots))
 
 
 def make_vector_env(config: PipelineConfig | Path | str | None = None, num_envs: int | None = None) -> TradingVectorEnv:
@@ -71,4 +78,26 @@ class TradingEnv(gym.Env[npt.NDArray[np.float32], Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), of_row
 
 
+class NamedTradingEnv(gym.ObservationWrapper[dict[str, npt.NDArray[np.float32]], Any, npt.NDArray[np.float32]]):
+    """A `TradingEnv` whose observations are Dicts of the observers' parts."""
+
+    def __init__(self, env: TradingEnv) -> None:
+        """Name the parts of the observations of `env`."""
+        super().__init__(env)
+        self._parts = ObservationParts(env.envs.block.rules, env.envs.slots)
+        self.observation_space = self._parts.space
+
+    def observation(self, observation: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the observation by its parts."""
+        return self._parts.named(observation)
+
+
+def make_named_env(config: PipelineConfig | Path | str | None = None) -> NamedTradingEnv:
+    """Return one episode at a time of a pipeline's, with observations that are Dicts. Raises as `make_vector_env` does."""
+    return NamedTradingEnv(TradingEnv(config))
+
+
 gym.register("policyserver/Trading-v0", entry_point=f"{__name__}:TradingEnv", vector_entry_point=f"{__name__}:make_vector_env")
+gym.register(
+    "policyserver/NamedTrading-v0", entry_point=f"{__name__}:make_named_env", vector_entry_point=f"{__name__}:make_named_vector_env"
+)

@@ -99,10 +99,6 @@ def source_of(config: PipelineConfig) -> PriceSource:
             short for what is observed; or actions or a limit on risk don't fit the symbols that an episode has.
     """
     rules = Rules.of(config.rules)
-    symbols, most = config.prices.symbols_per_episode, rules.actions.most_symbols()
-    if most is not None and symbols > most:
-        expected = f"a scheme for the {symbols} symbols of an episode, such as target_weight"
-        raise SettingsError("rules.actions", "", f"expected {expected}, received {type(rules.actions).__name__}, for {most}")
     needed = rules.warmup_bars()
     if 0 < config.prices.warmup_bars < needed:
         problem = f"expected at least the {needed} bars that the rules look back at, received {config.prices.warmup_bars}"
@@ -125,6 +121,10 @@ def source_of(config: PipelineConfig) -> PriceSource:
         raise SettingsError("prices.recorded.files", "", str(error)) from error
     except ValueError as error:
         raise SettingsError("prices", "", str(error)) from error
+    symbols, most = config.prices.symbols_per_episode, rules.actions.most_symbols()
+    if most is not None and symbols > most:
+        expected = f"a scheme for the {symbols} symbols of an episode, such as target_weight"
+        raise SettingsError("rules.actions", "", f"expected {expected}, received {type(rules.actions).__name__}, for {most}")
     for number, limit in enumerate(rules.risk):
         if unknown := [name for name in limit.named_symbols if name not in source.slots]:
             problem = f"expected names among {', '.join(source.slots)}, as an episode calls its symbols, received {unknown[0]!r}"

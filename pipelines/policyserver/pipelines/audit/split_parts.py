@@ -27,7 +27,7 @@ def check_split(config: PipelineConfig) -> CheckResult:
         ValueError, OSError: The prices can't be made.
     """
     if config.prices.split is None:
-        return CheckResult("split", "there is none")
+        return CheckResult("split", "time is not cut")
     window = reach_of(Rules.of(config.rules)).window_bars
     trained = _extremes(_episodes(config, "train"), lambda episode: -episode.last_ns)
     tested = _extremes(_episodes(config, "test"), lambda episode: _first_seen_ns(episode, window))

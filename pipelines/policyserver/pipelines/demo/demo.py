@@ -53,7 +53,7 @@ class DemoResult:
     interrupted: bool
     """Whether it was stopped before it had its steps, or all of its parts."""
     walk_forward: WalkForwardSummary | None = None
-    """All parts of a walk-forward, of which `summary` is the last; None: it is none."""
+    """All parts of a walk-forward, of which `summary` is the last; None: the run is of one part."""
 
 
 def run_demo(options: DemoConfig, out: TextIO, stop: StopSignals) -> DemoResult:

@@ -53,6 +53,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
             statistics: What it reads from the view.
         """
         self.num_envs = num_envs
+        self.slots = source.slots
+        """What the symbols of an episode are called in observations."""
         self.block = EpisodeBlock(num_envs, source.slots, rules, statistics, source.columns)
         """The state of the episodes; what a row's episode came to stays there until its next one begins."""
         self._new_forecaster = new_forecaster
