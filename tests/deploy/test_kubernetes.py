@@ -46,7 +46,8 @@ CONTAINERS = [each for template in TEMPLATES for key in ("initContainers", "cont
 
 
 def selects(selector: dict[str, str], template: dict[str, Any]) -> bool:
-    return selector.items() <= template["metadata"]["labels"].items()
+    labels: dict[str, str] = template["metadata"]["labels"]
+    return selector.items() <= labels.items()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
