@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -75,6 +76,24 @@ def test_the_runner_in_its_place_gets_episodes_again(service: Sequence[Reference
         wait_until(lambda: not connections_of(client)[0].retires and connections_of(client)[0].is_open, "the successor")
         client.get_action(client.start_episode("c"), ZEROS)
         assert held(service[0]) == {"c"}
+
+
+@pytest.mark.long
+def test_a_start_that_a_runner_refused_is_not_lost_with_it(service: Sequence[ReferenceServer]) -> None:
+    """The other runner connects while the caller pauses between two tries, and the first one ends before the second try."""
+    service[1].stop()
+    with PolicyClient(service[0].address, config=replace(FAST, overload_backoff_initial_s=2.0, overload_backoff_max_s=2.0)) as client:
+        client.connect()
+        retire(service[0])
+        began = threading.Thread(target=client.get_action, args=(client.start_episode("a"), ZEROS))
+        began.start()
+        wait_until(lambda: connections_of(client)[0].retires, "the refusal")
+        service[1].start()
+        wait_until(lambda: connections_of(client)[1].is_open, "the other runner")
+        service[0].stop()
+        began.join(20.0)
+        assert held(service[1]) == {"a"}
+        assert client.counters().episodes_lost == 0
 
 
 @pytest.mark.long

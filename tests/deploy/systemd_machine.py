@@ -17,6 +17,7 @@ from tests.services import MissingService, program, wait_until
 
 _SYSTEMD = Path("/lib/systemd/systemd")
 _CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+_SPACES = ("--pid", "--mount", "--uts", "--ipc", "--cgroup", "--net")
 _BOOT = """
 set -e
 mount --make-rprivate /
@@ -60,8 +61,16 @@ class SystemdMachine:
         self._folder = Path(tempfile.mkdtemp(prefix="systemd-"))
 
     def __enter__(self) -> Self:
+        try:
+            self._boot()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _boot(self) -> None:
         self._cgroup.mkdir()
-        unshare = "unshare -pmuiCn --fork --kill-child"
+        unshare = " ".join(("unshare", *_SPACES, "--fork", "--kill-child"))
         enter = f'echo $$ > {self._cgroup}/cgroup.procs; exec {unshare} bash -c "$BOOT" boot {self._folder} {_SYSTEMD}'
         quiet = subprocess.DEVNULL
         self._outer = subprocess.Popen(
@@ -80,7 +89,6 @@ class SystemdMachine:
         self.run("mkdir", "-p", "/etc/policy-server")
         self.run("ln", "-sfn", str(environment), "/opt/policy-server")
         self._python = python.parents[1]
-        return self
 
     def _fail(self, text: str) -> NoReturn:
         raise AssertionError(f"systemd did not boot: {text}")
@@ -92,7 +100,7 @@ class SystemdMachine:
 
     def run(self, *command: str, check: bool = True, text: str | None = None) -> str:
         """Run a command in there as root; return what it printed."""
-        inside = ["nsenter", "-t", str(self._init()), "-pmuinC", "-r", "-w", *command]
+        inside = ["nsenter", "-t", str(self._init()), *_SPACES, "--root", "--wd", *command]
         done = subprocess.run(inside, input=text, capture_output=True, text=True, timeout=400, check=False)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()

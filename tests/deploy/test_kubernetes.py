@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from policyserver.common.settings import load
+from policyserver.server.__main__ import make_parser
 from policyserver.server.config.server_config import ServerConfig
 
 BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
@@ -45,7 +46,8 @@ CONTAINERS = [each for template in TEMPLATES for key in ("initContainers", "cont
 
 
 def selects(selector: dict[str, str], template: dict[str, Any]) -> bool:
-    return selector.items() <= template["metadata"]["labels"].items()
+    labels: dict[str, str] = template["metadata"]["labels"]
+    return selector.items() <= labels.items()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -168,6 +170,19 @@ def test_the_server_listens_where_the_service_leads_with_the_files_that_are_moun
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ports
     for file in (config.listen.tls_certificate_file, config.listen.tls_key_file, config.listen.token_file):
         assert str(file).startswith("/etc/policy-server/secrets/")
+
+
+def test_the_daemon_s_commands_are_commands_of_the_server() -> None:
+    (daemon,) = [each for each in CONTAINERS if each["name"] == "daemon"]
+    config = next(mount["mountPath"] for mount in daemon["volumeMounts"] if mount["name"] == "config")
+    run_folder = re.search(r'^run_folder = "(.+)"$', CONFIG_FILE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert run_folder
+    assert daemon["command"][-1] == f"{config}/{CONFIG_FILE.name}"
+    for command in (daemon["command"], *(daemon[probe]["exec"]["command"] for probe in ("startupProbe", "livenessProbe"))):
+        program, *arguments = command
+        assert program == "policy-server"
+        parsed = make_parser().parse_args(arguments)
+        assert parsed.command == "serve" or str(parsed.run_folder) == run_folder[1]
 
 
 @pytest.mark.process

@@ -248,7 +248,7 @@ class Balancer:
     def on_absence(self, connection: Connection) -> None:
         """Close the episodes of a runner that cannot be reached while others can: it died, so waiting is pointless. Under the lock."""
         if connection.episodes_open and self._is_open():
-            self._on_loss(connection, is_replaced=False)
+            self._on_loss(connection, is_replaced=False, place=self.place)
             connection.reset_identity()
 
     def close(self) -> None:

@@ -230,10 +230,17 @@ class ClientEpisodes:
             if episode is not None and episode.busy == thread:
                 episode.busy = 0
 
-    def lose(self, connection: Connection, *, is_replaced: bool = True) -> None:
-        """Close the episodes of a runner that is gone. If it is replaced, those with an unanswered first row begin with its successor."""
+    def lose(self, connection: Connection, *, is_replaced: bool = True, place: Callable[[], Connection] | None = None) -> None:
+        """Close the episodes of a runner that is gone.
+
+        If it is replaced, those with an unanswered first row begin with its successor. If it had said that it starts none, they begin where
+        `place` says.
+        """
         for episode in [episode for episode in self.open.values() if episode.connection is connection]:
-            if episode.sequence > 0 or not is_replaced:
+            if episode.sequence == 0 and connection.retires and place is not None:
+                connection.episodes_open -= 1
+                _place(episode, place)
+            elif episode.sequence > 0 or not is_replaced:
                 self._close(episode, _Fate.LOST)
 
     def is_open(self, episode: ClientEpisode) -> bool:

@@ -241,7 +241,7 @@ class Exchange:
         held: dict[Connection, int] = {}
         for part in call.parts:
             if part.reply is None:
-                waiting.append(part.rows)
+                waiting += self._balancer.divide(part.rows)
                 continue
             rows, connection = part.rows, Connection.of(part.rows)
             lost = part.epoch != connection.epoch

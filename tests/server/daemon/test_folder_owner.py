@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError
-from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner
+from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner, owner_elsewhere
 
 BEAT_S, SILENCE_S = 0.1, 1.0
 
@@ -169,9 +169,12 @@ def test_of_two_that_wait_for_the_same_silence_one_gets_it(host: Callable[..., H
 
 
 def test_a_file_that_is_no_owner_s_is_watched_like_one_and_then_replaced(tmp_path: Path) -> None:
+    assert owner_elsewhere(tmp_path) is None
     (tmp_path / OWNER_FILE).write_bytes(b"\xff{")
+    assert owner_elsewhere(tmp_path) is not None, "a start would wait"
     FolderOwner(tmp_path, silence_s=0.05).release()
     assert json.loads((tmp_path / OWNER_FILE).read_text())["released"]
+    assert owner_elsewhere(tmp_path) is None
 
 
 def test_a_claim_is_left_when_the_server_stops(tmp_path: Path) -> None:

@@ -101,8 +101,7 @@ class Learner:
         return answer
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
-        pause = wait or (lambda seconds: bool(time.sleep(seconds)))
-        return RollingRestart(ask_by(self.link.ask, RETIRE), self.end, pause).run(drain_timeout_s)
+        return RollingRestart(ask_by(self.link.ask, RETIRE), self.end, wait or self._over.wait).run(drain_timeout_s)
 
     def close(self) -> None:
         self._over.set()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.server.core_harness import CoreHarness, Row, StepFlag, start
+from policyserver.common.flags import StepFlag
+from tests.server.core_harness import CoreHarness, Row, start
 
 
 def test_a_retired_core_goes_on_with_what_is_open_and_hands_off_as_before(harness: CoreHarness) -> None:

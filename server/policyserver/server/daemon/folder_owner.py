@@ -164,17 +164,7 @@ class FolderOwner:
     # The file -------------------------------------------------------------------------------------------------------------------------
 
     def _read(self) -> Owner | None:
-        """Return who is written down; None if the file is not there. What can't be read is an owner of another machine."""
-        try:
-            with self._path.open("rb") as file:  # anew, for a network's file system to look again
-                content = file.read(_MAX_BYTES)
-        except FileNotFoundError:
-            return None
-        try:
-            parsed = json.loads(content)
-            return Owner(**{name: kind(parsed[name]) for name, kind in _FIELDS.items()})
-        except (ValueError, TypeError, KeyError):
-            return Owner("a host", "", "", 0, "a time", token=content.hex())
+        return _read(self._path)
 
     def _write_anew(self) -> int:
         """Replace the file by one of this process; what an earlier owner still writes goes into the file that it has open."""
@@ -208,6 +198,32 @@ class FolderOwner:
 _FIELDS: dict[str, type] = {
     "host": str, "boot": str, "machine": str, "process": int, "since": str, "token": str, "beat": int, "released": bool,
 }  # fmt: skip
+
+
+def owner_elsewhere(folder: Path) -> Owner | None:
+    """Return the process of another machine that has the folder, or had it when it died; None if a start need not wait to know.
+
+    Raises:
+        FolderInUseError: Another process of this machine holds it.
+        OSError: The folder can't be read or written.
+    """
+    _lock(folder).release()
+    found = _read(folder / OWNER_FILE)
+    return None if found is None or found.is_surely_dead(Owner.this_process()) else found
+
+
+def _read(path: Path) -> Owner | None:
+    """Return who is written down; None if the file is not there. What can't be read is an owner of another machine."""
+    try:
+        with path.open("rb") as file:  # anew, for a network's file system to look again
+            content = file.read(_MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        parsed = json.loads(content)
+        return Owner(**{name: kind(parsed[name]) for name, kind in _FIELDS.items()})
+    except (ValueError, TypeError, KeyError):
+        return Owner("a host", "", "", 0, "a time", token=content.hex())
 
 
 def _lock(folder: Path) -> FolderLock:

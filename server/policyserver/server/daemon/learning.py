@@ -253,9 +253,8 @@ class Learning:
 
         def end() -> bool:
             group = self._algorithm.env_runner_group
-            return group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index]) == [
-                True
-            ]
+            ends = group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index])
+            return bool(ends == [True])
 
         return self._safe_point.ask(end)
 

@@ -18,6 +18,7 @@ from policyserver.server.config.algorithm import algorithm_config, check_devices
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import NetworkAccess
 from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.folder_owner import SILENCE_S, owner_elsewhere
 from policyserver.server.daemon.preflight import checkpoint_folder, folders, looks, newest_checkpoint, sinks_of, tell_of_open_folder
 from policyserver.server.daemon.private_folder import check_pointer
 from policyserver.server.doctor import machine
@@ -102,8 +103,8 @@ def _certificate(ends_s: Any) -> str:
 def _run_folder(config: ServerConfig) -> str:
     check_pointer(config.run_folder / "ray")
     for folder in (config.run_folder, *([config.checkpoints_folder] if config.learner.enabled else [])):
-        if FolderLock.is_in(folder):
-            FolderLock(folder).release()
+        if FolderLock.is_in(folder) and (owner := owner_elsewhere(folder)) is not None:
+            raise DoubtError(f"{folder.absolute()}: {owner} has it, or died there; a start looks for {SILENCE_S:g} s whether that lives")
     if not config.run_folder.is_dir():
         return f"{config.run_folder.absolute()} will be made"
     tell_of_open_folder(config.run_folder)
