@@ -102,7 +102,7 @@ def _note_a_process(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_note_a_process)
 
 
-_SHARED = {"private_ray": "Ray", "cartpole_serv": "the server for CartPole"}
+_SHARED = {"private_ray": "Ray", "cartpole_serv": "the server for CartPole", "market_serving": "the server for pipelines"}
 """What takes long to start, by a word of the files that use it: one process of pytest-xdist runs all of these, one after another."""
 _ORDER = [*_SHARED.values(), ""]
 
@@ -142,7 +142,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
 
 _OF_PROCESSES = {"integration", "learning", "benchmarks"}
 """Folders whose tests all talk to processes."""
-_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "private_ray", "site", "started"}
+_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "market_serving", "private_ray", "site", "started"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -161,10 +161,16 @@ def _allowed_s(item: pytest.Item) -> float:
     return float(timeout.args[0]) if timeout and moves else 0.0
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported, Ray and torch above all, out of later collections of garbage: each would take half a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leave what is imported, Ray and torch above all, out of collections of garbage: each would take half a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 _QUICK_CPU_S = 5.0
@@ -236,6 +242,13 @@ def cartpole_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servi
     Its counters belong to everyone: a test that needs to know them exactly starts a server of its own.
     """
     with serving(CARTPOLE, tmp_path_factory.mktemp("cartpole_server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def market_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server of the pipelines' spaces, which learns and notices dead clients after a second, shared as that for CartPole is."""
+    with serving("seed = 7\n[episodes]\nepisode_idle_timeout_s = 1.0\n", tmp_path_factory.mktemp("market_server")) as server:
         yield server
 
 
