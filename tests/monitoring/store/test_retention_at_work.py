@@ -39,7 +39,7 @@ from tests.services import wait_until
 @pytest.mark.long
 def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeper, "BIT_ROWS", 50)
-    steps = Steps(20_000, minutes=30)
+    steps = Steps(8_000, minutes=30)
     write_unmerged(path, steps)
     seen: list[Ledger] = []
     done = threading.Event()
@@ -55,13 +55,13 @@ def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Pat
     connection = tables.connect(path)
     merging = Housekeeper(connection, path, OFTEN)
     for _ in range(20):
-        merging.work(20)
+        merging.work(8)
         wait_until(functools.partial(has_grown, seen, len(seen)), "the reader to look")
     while old_steps(path):
         merging.work(1)
     done.set()
     looking.join()
-    assert {each.steps for each in seen} == {20_000 + RECENT}
+    assert {each.steps for each in seen} == {8_000 + RECENT}
     assert [each.reward_sum for each in seen] == pytest.approx([math.fsum(steps.rewards)] * len(seen), abs=1e-9)
     merging.close()
     connection.close()
