@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -55,6 +55,15 @@ minibatch_size = 250
 [algorithm.rl_module.model_config]
 fcnet_hiddens = [32, 32]
 use_lstm = false
+"""
+MARKET = """
+seed = 7
+[episodes]
+episode_idle_timeout_s = 1.0
+[algorithm.training]
+train_batch_size_per_learner = 2000
+minibatch_size = 500
+num_epochs = 2
 """
 
 
@@ -147,11 +156,20 @@ _FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "market_serving"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts processes by its folder, or by a fixture that several tests share; put first what shares something or is long."""
-    items.sort(key=lambda item: (_ORDER.index(_shared_by(item.nodeid.split("::")[0])), -_allowed_s(item)))
+
+    def order(item: pytest.Item) -> tuple[int, bool, float]:
+        of_file = _shared_by(item.nodeid.split("::")[0])
+        return _ORDER.index(of_file), of_file == "Ray" and "private_ray" not in _fixtures_of(item), -_allowed_s(item)
+
+    items.sort(key=order)
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
+        fixtures = _fixtures_of(item)
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
+
+
+def _fixtures_of(item: pytest.Item | None) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 def _allowed_s(item: pytest.Item) -> float:
@@ -209,7 +227,7 @@ def private_ray() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stop Ray after the last test that shares it. Hold tests to their marks: `make test-fast` runs those that start no process."""
-    if "private_ray" not in getattr(nextitem, "fixturenames", ()):
+    if "private_ray" not in _fixtures_of(nextitem):
         _ray.stop()
     assert _is_marked(item) or not _processes, f"mark it `process`, for it started {_processes[0]}"
 
@@ -248,7 +266,7 @@ def cartpole_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servi
 @pytest.fixture(scope="session")
 def market_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server of the pipelines' spaces, which learns and notices dead clients after a second, shared as that for CartPole is."""
-    with serving("seed = 7\n[episodes]\nepisode_idle_timeout_s = 1.0\n", tmp_path_factory.mktemp("market_server")) as server:
+    with serving(MARKET, tmp_path_factory.mktemp("market_server")) as server:
         yield server
 
 
