@@ -117,7 +117,7 @@ def running_demo(*arguments: str) -> Iterator[Demo]:
                 if child.is_running():
                     child.kill()
         process.wait()
-        reader.join(5.0)
+        reader.join(30.0)
         if process.stdout is not None:
             process.stdout.close()
 
@@ -220,7 +220,7 @@ def test_ctrl_c_stops_everything_within_ten_seconds_with_a_summary(tmp_path: Pat
         demo.process.send_signal(signal.SIGINT)
         finish(demo, STOP_S + 5.0)
         assert time.monotonic() - began <= STOP_S
-    psutil.wait_procs(everyone, timeout=5.0)
+    psutil.wait_procs(everyone, timeout=30.0)
     assert [process for process in everyone if process.is_running()] == [], "nothing is left behind"
     assert_books_agree(json.loads((tmp_path / "summary.json").read_text()))
     assert any(line.startswith("reward ledgers") for line in demo.lines)

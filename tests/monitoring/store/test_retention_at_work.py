@@ -98,7 +98,7 @@ opened._thread.join()
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: not old_steps(path), "the rest to be merged")
     assert_merged(path, steps)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.process
@@ -128,7 +128,7 @@ store.close(20.0)
     assert store.flush(20.0)
     wait_until(lambda: query(path, "SELECT SUM(points) FROM step_1m") == [(12_000,)], "the old points to be merged")
     assert ledger(path) == Ledger(18_000 + RECENT, 18_000.0)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -171,4 +171,4 @@ def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
     assert store.flush(20.0)
     assert ledger(path).steps == 60_000 + RECENT + 10 * len(took)
     assert store.statistics().dropped == 0
-    store.close(5.0)
+    store.close(30.0)
