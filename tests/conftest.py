@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -132,6 +133,10 @@ def _has_fixtures_of_its_own(file: str) -> bool:
     return 'scope="module"' in _text_of(file)
 
 
+_SLOW = re.compile(r"(?<!not )\bslow\b")
+"""In an expression of marks that chooses slow tests."""
+
+
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources are not followed
     """Give each process whole files, and all files that share something to one. Slow tests that share nothing are given one by one."""
 
@@ -139,7 +144,7 @@ class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources ar
         file: str = super()._split_scope(nodeid)
         if shared := _shared_by(file):
             return shared
-        one_by_one = self.config.getoption("markexpr").startswith("slow") and not _has_fixtures_of_its_own(file)
+        one_by_one = _SLOW.search(self.config.getoption("markexpr")) and not _has_fixtures_of_its_own(file)
         return nodeid if one_by_one else file
 
 
