@@ -49,8 +49,7 @@ test-fast: $(INSTALLED) ## run those tests that are quick and start no process o
 	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
-	@$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do

@@ -33,15 +33,15 @@ TAB, ESCAPE, ARROW_LEFT = "\ue004", "\ue00c", "\ue012"
 class Browser:
     """One browser window with a profile of its own. Whatever the page logs as an error is in `errors()`."""
 
-    def __init__(self, folder: Path, missing_service: MissingService, *, dark: bool = False) -> None:
+    def __init__(self, folder: Path, missing_service: MissingService) -> None:
         """Start driver and browser."""
         chromium, chromedriver = program("chromium", missing_service), program("chromedriver", missing_service)
         (port,) = free_ports(1)
         self._driver = subprocess.Popen([chromedriver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._url = f"http://127.0.0.1:{port}"
         wait_until(lambda: listens(self._driver.pid, port) and self._is_ready(), "chromedriver to answer")
-        flags = [*_FLAGS, f"--user-data-dir={folder}", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
-        wanted = {"goog:chromeOptions": {"binary": chromium, "args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}
+        options = {"binary": chromium, "args": [*_FLAGS, f"--user-data-dir={folder}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._url += f"/session/{session['sessionId']}"
 
@@ -57,6 +57,11 @@ class Browser:
     def script(self, body: str) -> Any:
         """Run a function's body in the page, and return what it returns."""
         return self._call("POST", "/execute/sync", {"script": body, "args": []})
+
+    def set_system_colours(self, scheme: str) -> None:
+        """Let pages see a system that is `light` or `dark`; without a word, the system's own."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
 
     def press(self, key: str) -> None:
         """Press and release a key, on whatever has the focus."""

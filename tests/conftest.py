@@ -7,11 +7,12 @@ import functools
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -55,6 +56,15 @@ minibatch_size = 250
 [algorithm.rl_module.model_config]
 fcnet_hiddens = [32, 32]
 use_lstm = false
+"""
+MARKET = """
+seed = 7
+[episodes]
+episode_idle_timeout_s = 1.0
+[algorithm.training]
+train_batch_size_per_learner = 2000
+minibatch_size = 500
+num_epochs = 2
 """
 
 
@@ -102,7 +112,7 @@ def _note_a_process(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_note_a_process)
 
 
-_SHARED = {"private_ray": "Ray", "cartpole_serv": "the server for CartPole"}
+_SHARED = {"private_ray": "Ray", "cartpole_serv": "the server for CartPole", "market_serving": "the server for pipelines"}
 """What takes long to start, by a word of the files that use it: one process of pytest-xdist runs all of these, one after another."""
 _ORDER = [*_SHARED.values(), ""]
 
@@ -123,6 +133,10 @@ def _has_fixtures_of_its_own(file: str) -> bool:
     return 'scope="module"' in _text_of(file)
 
 
+_SLOW = re.compile(r"(?<!not )\bslow\b")
+"""In an expression of marks that chooses slow tests."""
+
+
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources are not followed
     """Give each process whole files, and all files that share something to one. Slow tests that share nothing are given one by one."""
 
@@ -130,7 +144,7 @@ class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # whose sources ar
         file: str = super()._split_scope(nodeid)
         if shared := _shared_by(file):
             return shared
-        one_by_one = self.config.getoption("markexpr").startswith("slow") and not _has_fixtures_of_its_own(file)
+        one_by_one = _SLOW.search(self.config.getoption("markexpr")) and not _has_fixtures_of_its_own(file)
         return nodeid if one_by_one else file
 
 
@@ -142,16 +156,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
 
 _OF_PROCESSES = {"integration", "learning", "benchmarks"}
 """Folders whose tests all talk to processes."""
-_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "private_ray", "site", "started"}
+_FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "market_serving", "private_ray", "site", "started"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts processes by its folder, or by a fixture that several tests share; put first what shares something or is long."""
-    items.sort(key=lambda item: (_ORDER.index(_shared_by(item.nodeid.split("::")[0])), -_allowed_s(item)))
+
+    def order(item: pytest.Item) -> tuple[int, bool, float]:
+        of_file = _shared_by(item.nodeid.split("::")[0])
+        return _ORDER.index(of_file), of_file == "Ray" and "private_ray" not in _fixtures_of(item), -_allowed_s(item)
+
+    items.sort(key=order)
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
+        fixtures = _fixtures_of(item)
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
+
+
+def _fixtures_of(item: pytest.Item | None) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 def _allowed_s(item: pytest.Item) -> float:
@@ -161,10 +184,16 @@ def _allowed_s(item: pytest.Item) -> float:
     return float(timeout.args[0]) if timeout and moves else 0.0
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported, Ray and torch above all, out of later collections of garbage: each would take half a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leave what is imported, Ray and torch above all, out of collections of garbage: each would take half a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 _QUICK_CPU_S = 5.0
@@ -203,7 +232,7 @@ def private_ray() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stop Ray after the last test that shares it. Hold tests to their marks: `make test-fast` runs those that start no process."""
-    if "private_ray" not in getattr(nextitem, "fixturenames", ()):
+    if "private_ray" not in _fixtures_of(nextitem):
         _ray.stop()
     assert _is_marked(item) or not _processes, f"mark it `process`, for it started {_processes[0]}"
 
@@ -236,6 +265,13 @@ def cartpole_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servi
     Its counters belong to everyone: a test that needs to know them exactly starts a server of its own.
     """
     with serving(CARTPOLE, tmp_path_factory.mktemp("cartpole_server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def market_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server of the pipelines' spaces, which learns and notices dead clients after a second, shared as that for CartPole is."""
+    with serving(MARKET, tmp_path_factory.mktemp("market_server")) as server:
         yield server
 
 

@@ -39,7 +39,7 @@ def test_thirty_clients_that_are_dropped_leave_no_thread_and_a_warning_each(serv
             client = PolicyClient(server.address, config=FAST)
             client.get_action(client.start_episode(), ZEROS)
         del client
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 30.0
         while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
             left.pop().join(0.1)
     left = set(threading.enumerate()) - before

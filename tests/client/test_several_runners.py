@@ -167,7 +167,7 @@ def test_one_runner_that_does_not_answer_costs_its_own_rows_alone(service: Servi
     client.get_actions(ids, batch(4))
     service[1].hold()
     with pytest.raises(BatchError) as caught:
-        client.get_actions(ids, batch(4), timeout_s=0.2)
+        client.get_actions(ids, batch(4), timeout_s=1.0)
     assert {row: type(error) for row, error in caught.value.errors.items()} == {1: ActionTimeoutError, 3: ActionTimeoutError}
     assert service[1].address in str(caught.value.errors[1])
     assert caught.value.actions.tolist() == [1, 0, 1, 0]

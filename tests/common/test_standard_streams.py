@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import psutil
 import pytest
 
 from policyserver.monitoring.store.store import EmbeddedStore
 from tests.monitoring.filled_store import FilledRun, fill
+from tests.services import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -98,15 +100,20 @@ def test_an_alphabet_without_a_letter_gets_an_escape(folder: Path) -> None:
         assert expected in (folder / "out").read_text(encoding="utf-8")
 
 
+def serves(process: subprocess.Popen[bytes]) -> bool:
+    return any(at.status == psutil.CONN_LISTEN for at in psutil.Process(process.pid).net_connections("tcp"))
+
+
 def test_a_page_is_served_though_nobody_can_be_told_where(tmp_path: Path) -> None:
-    EmbeddedStore(tmp_path / "store.sqlite").close(5.0)
+    EmbeddedStore(tmp_path / "store.sqlite").close(30.0)
     program = [str(Path(sys.executable).with_name("policy-monitor")), "serve", "--store", "store.sqlite", "--address", "127.0.0.1:0"]
     with closed_pipe() as pipe:
         served = subprocess.Popen(program, stdout=pipe, stderr=subprocess.PIPE, cwd=tmp_path)
+        wait_until(lambda: serves(served), "the page to be served", 60.0)
         with pytest.raises(subprocess.TimeoutExpired):
-            served.wait(3.0)
+            served.wait(0.5)  # what can't be told has been tried
         served.terminate()
-        assert served.communicate(timeout=10.0)[1] == b""
+        assert served.communicate(timeout=60.0)[1] == b""
     assert served.returncode == 0
 
 

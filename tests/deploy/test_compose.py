@@ -193,7 +193,7 @@ def test_a_pipeline_is_healthy_while_it_records(tmp_path: Path, capsys: pytest.C
         point = Points.one("node", {"run": "live", "worker": f"w{age_s}"}, {"processed": 1})
         point.times_ns -= age_s * 10**9
         store.write(point)
-        store.close(5.0)
+        store.close(30.0)
         assert check_health(["pipeline", str(file), "live"]) == status
     assert check_health(["pipeline", str(file), "another"]) == 1
     assert check_health(["pipeline"]) == 1

@@ -52,7 +52,7 @@ def test_with_a_bucket_of_a_database_and_its_retention_policy_grafana_asks_that_
     sink = InfluxSink(InfluxConfig(influx.url, environment["INFLUXDB_V2_BUCKET"], tmp_path / "spool"))
     sink.write(Points.one("train", {"run": "r"}, {"iteration": 7}))
     assert sink.flush(20.0)
-    sink.close(5.0)
+    sink.close(30.0)
     influx.bucket = provisioned(environment)["dbName"]
     assert influx.bucket in [row["name"] for row in influx.query("SHOW DATABASES")]
     (once,) = re.findall(r"`(ALTER RETENTION POLICY [^`]+)`", PAGE)

@@ -136,7 +136,7 @@ def test_points_of_before_there_was_the_field_are_read_by_their_baselines(runnin
     returns, baseline = [1.0, 2.0, 3.0, 400.0], [0.0, -1.0, 1.0, None]
     sink.write(Points("episode", {"run": RUN, "worker": "w"}, {"return": returns, "length": [9, 9, 9, 2], "no_trade_return": baseline}))
     assert sink.flush(20.0)
-    sink.close(5.0)
+    sink.close(30.0)
     assert page_columns(store)["policy"] == [3.0]
     assert [row["count"] for row in grafana(running_influx, "Episodes")] == [3]
     assert [row["mean"] for row in grafana(running_influx, "Length of an episode")] == [9.0]

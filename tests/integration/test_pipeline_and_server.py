@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig, PriceSource, make_source
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StoppedEarlyError, StopSignals
-from tests.live_server import serving
+from tests.live_server import Serving, serving
 from tests.pipelines.replay.recorded_runs import assert_kept
 from tests.services import wait_until
 
@@ -33,11 +33,9 @@ WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A policy server of the seed's spaces that notices dead clients after a second."""
-    with serving("seed = 7\n[episodes]\nepisode_idle_timeout_s = 1.0\n", tmp_path_factory.mktemp("server")) as server:
-        yield server.address
+@pytest.fixture
+def address(market_serving: Serving) -> str:
+    return market_serving.address
 
 
 def start_run(address: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -114,8 +112,8 @@ def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> Non
     assert most == 2
 
 
-def test_a_pipeline_ends_at_once_when_the_server_is_for_other_spaces(cartpole_server: str, tmp_path: Path) -> None:
-    process = start_run(cartpole_server, tmp_path)
+def test_a_pipeline_ends_at_once_when_the_server_is_for_other_spaces(address: str, tmp_path: Path) -> None:
+    process = start_run(address, tmp_path, "--rules.observers", '["returns"]')
     assert process.wait(30.0) == 1
     log = (tmp_path / "log").read_text()
     assert "observation spaces differ" in log

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,6 @@ WAIT_S = 60.0
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A policy server of the pipelines' spaces, which learns."""
-    with serving("seed = 7\n[episodes]\nepisode_idle_timeout_s = 1.0\n", tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 def config(address: str, folder: Path, **options: Any) -> PipelineConfig:
     settings: dict[str, Any] = {
         "seed": 3,
@@ -66,8 +58,8 @@ def config(address: str, folder: Path, **options: Any) -> PipelineConfig:
     return PipelineConfig(**settings | options)
 
 
-def test_several_threads_and_blocks_against_a_server_that_learns(server: Serving, tmp_path: Path) -> None:
-    settings = config(server.address, tmp_path, nodes=NodesConfig(2, 2, 2, 2, 2, 2))
+def test_several_threads_and_blocks_against_a_server_that_learns(market_serving: Serving, tmp_path: Path) -> None:
+    settings = config(market_serving.address, tmp_path, nodes=NodesConfig(2, 2, 2, 2, 2, 2))
     pipeline = run_pipeline(settings, StopSignals(), tmp_path / "summary.json")
     assert_equal(tmp_path / "run", pipeline.run.steps)
     assert (tmp_path / "summary.json").read_text() == (tmp_path / "run" / "summary.json").read_text()
@@ -96,17 +88,17 @@ def assert_the_store_has_the_same(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fallback", ["hold", "flatten"])
-def test_answers_that_a_held_server_gave_late(server: Serving, tmp_path: Path, fallback: Fallback) -> None:
+def test_answers_that_a_held_server_gave_late(market_serving: Serving, tmp_path: Path, fallback: Fallback) -> None:
     policy = PolicyCallsConfig(action_timeout_s=0.3, waits_for_learner=False, fallback=fallback)
-    settings = config(server.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=128))
+    settings = config(market_serving.address, tmp_path, policy=policy, episodes=PlayedEpisodesConfig(concurrent=128))
     stop = StopSignals()
 
     def hold() -> None:
         for _ in range(3):
             time.sleep(1.0)
-            server.process.suspend()
+            market_serving.process.suspend()
             time.sleep(1.0)
-            server.process.resume()
+            market_serving.process.resume()
         stop.put("held often enough")
 
     holding = threading.Thread(target=hold)
@@ -117,17 +109,17 @@ def test_answers_that_a_held_server_gave_late(server: Serving, tmp_path: Path, f
     assert_equal(tmp_path / "run", pipeline.run.steps)
 
 
-def test_files_of_bars(server: Serving, tmp_path: Path) -> None:
+def test_files_of_bars(market_serving: Serving, tmp_path: Path) -> None:
     for name in ("AAA", "BBB"):
         write_bars(tmp_path / f"{name}.csv", fair_game(400, seed=len(name)))
     prices = PricesConfig(recorded=CatalogConfig((str(tmp_path / "*.csv"),)), bars_per_episode=40, warmup_bars=30)
-    pipeline = run_pipeline(config(server.address, tmp_path, prices=prices), StopSignals())
+    pipeline = run_pipeline(config(market_serving.address, tmp_path, prices=prices), StopSignals())
     assert_equal(tmp_path / "run", pipeline.run.steps)
 
 
 @pytest.mark.slow
-def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(server: Serving, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", server.address]
+def test_a_killed_run_has_lost_a_second_at_most_and_is_replayed_up_to_there(market_serving: Serving, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("policy-pipeline")), "run", "--server.address", market_serving.address]
     options = ["--episodes.concurrent", "70", "--recording.store", "none", "--recording.run_folder", str(tmp_path / "run")]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*command, *options], stderr=log)
@@ -187,8 +179,8 @@ def test_a_resumed_demo_is_replayed_part_by_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_ends_when_its_event_log_is_full_if_that_is_wanted(server: Serving, tmp_path: Path) -> None:
-    settings = config(server.address, tmp_path, episodes=PlayedEpisodesConfig(concurrent=256))
+def test_a_run_ends_when_its_event_log_is_full_if_that_is_wanted(market_serving: Serving, tmp_path: Path) -> None:
+    settings = config(market_serving.address, tmp_path, episodes=PlayedEpisodesConfig(concurrent=256))
     recording = dataclasses.replace(settings.recording, max_event_bytes=1_000_000, when_events_full="end_run")
     pipeline = run_pipeline(dataclasses.replace(settings, recording=recording), StopSignals(), tmp_path / "summary.json")
     replayed = replay(tmp_path / "run")

@@ -33,7 +33,7 @@ def page_store(tmp_path: Path) -> Iterator[EmbeddedStore]:
     fill(path, FilledRun("run-1"), steps=64 * 240)
     store = EmbeddedStore(path, StoreConfig(commit_interval_s=0.05))
     yield store
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.fixture
@@ -44,12 +44,20 @@ def page(page_store: EmbeddedStore) -> Iterator[PageServer]:
     page.close()
 
 
-@pytest.fixture
-def browser(tmp_path: Path, missing_service: MissingService) -> Iterator[Browser]:
-    """A browser."""
-    browser = Browser(tmp_path / "profile", missing_service)
+@pytest.fixture(scope="session")
+def running_browser(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingService) -> Iterator[Browser]:
+    """A browser, which takes seconds to start."""
+    browser = Browser(tmp_path_factory.mktemp("browser") / "profile", missing_service)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def browser(running_browser: Browser) -> Iterator[Browser]:
+    """A browser that shows nothing; each page server has a port, and so an origin, of its own."""
+    yield running_browser
+    running_browser.open("about:blank")
+    running_browser.errors()  # are read once
 
 
 @pytest.fixture

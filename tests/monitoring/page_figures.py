@@ -150,7 +150,7 @@ def _playing(path: Path, run: FilledRun, begin_ns: int) -> Iterator[None]:
     finally:
         ended.set()
         player.join()
-        store.close(5.0)
+        store.close(30.0)
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:

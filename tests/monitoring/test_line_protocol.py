@@ -71,7 +71,7 @@ def test_odd_values_come_back_exactly(influx: InfluxServer, tmp_path: Path) -> N
     assert [row["reward"] for row in rows] == floats
     assert [row["bar"] for row in rows] == integers
     assert [row["symbol"] for row in rows] == tags
-    sink.close(5.0)
+    sink.close(30.0)
 
 
 def test_what_the_protocol_cannot_express_is_replaced() -> None:

@@ -44,7 +44,7 @@ def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
     assert isinstance(nowhere, MultiSink)
     assert not nowhere.sinks
     sink = prepared(RecordingConfig(), store, tmp_path)()
-    sink.close(5.0)
+    sink.close(30.0)
     assert [path.name for path in tmp_path.glob("*spool*")] == []
 
 

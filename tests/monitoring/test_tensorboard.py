@@ -42,7 +42,7 @@ def test_figures_are_scalars_by_measurement_and_step(tmp_path: Path, monkeypatch
     sink.write(Points.one("server", RUN | {"worker": "serving-1"}, {"boot_id": "b", "uptime_s": 3.2, "actions": 7}))
     sink.write(Points.one("step", RUN, {"episode": "a", "bar": 1, "reward": 1.0}))
     assert sink.flush(30.0)
-    sink.close(5.0)
+    sink.close(30.0)
     assert sink.statistics().accepted == sink.statistics().stored == 4, "steps are not drawn"
     assert scalars(tmp_path / "tensorboard") == {
         ("train/iteration", 1): 1.0, ("train/loss", 1): 0.5, ("train/iteration", 2): 2.0, ("train/loss", 2): 1.0,
@@ -63,7 +63,7 @@ def test_the_oldest_files_make_way(tmp_path: Path) -> None:
     for iteration in range(1, 401):
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
         assert sink.flush(30.0)
-    sink.close(5.0)
+    sink.close(30.0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 20_000 + 200
     steps = [step for _, step in scalars(tmp_path)]
     assert (min(steps) > 1, max(steps)) == (True, 400)
@@ -81,5 +81,5 @@ def test_a_disk_that_takes_nothing_ends_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     sink.write(Points.one("train", RUN, {"iteration": 2, "loss": 0.5}))
     assert sink.flush(30.0)
-    sink.close(5.0)
+    sink.close(30.0)
     assert {step for _, step in scalars(tmp_path)} == {2}

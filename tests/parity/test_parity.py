@@ -131,7 +131,7 @@ LONG = ["mlp", "lstm", "lstm with its own value net", "own module on a Dict", "f
 @pytest.mark.parametrize("name", cases(LONG, "lstm", "frames, float32"))
 def test_segments_of_long_episodes_are_rllibs_fragments_and_joined_its_episodes(name: str, joined: bool) -> None:
     setting = replace({**PLAIN, **CONNECTED, **FILTERED}[name], steps=(20, 60))
-    recording = record(setting, calls=(600,))
+    recording = record(setting, calls=(300,))
     done = replay(recording, array_policy(recording), segment_steps=SEGMENT_STEPS, joined=joined)
     check_parity(recording, done, tolerance=1e-5, segment_steps=1000 if joined else SEGMENT_STEPS)
 

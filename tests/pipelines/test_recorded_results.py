@@ -93,7 +93,7 @@ def test_the_page_says_that_results_on_files_are_in_sample_and_names_the_span(tm
     settings, store = two_files(tmp_path), EmbeddedStore(tmp_path / "store.sqlite")
     with Pipeline(settings, PolicyDouble(), store).running() as pipeline:
         assert pipeline.wait(WAIT_S)
-    store.close(5.0)
+    store.close(30.0)
     with closing(StoreReader(store.path)) as reader:
         shown = json.dumps(list(Feed(reader, PageSelection()).changes()))
     assert "In-sample: the policy learns from the bars that its returns are of (AAA, BBB, 2020-01-01 00:00 to 2020-01-01 08:19" in shown

@@ -14,7 +14,7 @@ from policyserver.monitoring.sink import MultiSink
 from policyserver.pipelines.server_watch import ServerWatch
 from tests.pipelines.demo.test_terminal import STATS, TRAINING
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 TAGS = {"run": "r", "policy": "p", "process": "ou", "worker": "w"}
 
 

@@ -27,7 +27,7 @@ LAST_TENTH: dict[tuple[Path, int | None], float] = {
 
 
 def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
-    EmbeddedStore(folder / STORE_FILE).close(5.0)
+    EmbeddedStore(folder / STORE_FILE).close(30.0)
     return {
         "seconds": 20.0 if options.server == DEMO_SERVER else 500.0,
         "return_mean": LAST_TENTH.get((options.server, options.seed), 6.5),

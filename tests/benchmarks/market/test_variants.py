@@ -41,7 +41,7 @@ def leave(options: DemoConfig, folder: Path) -> dict[str, Any]:
         fields = {"episode": f"AAA-{number}", "return": 1.0, "no_trade_return": 0.0 if is_whole else None}
         fields["random_return"] = -1.0 - number % 2 if is_whole else None
         store.write(Points.one("episode", {"run": folder.name, "symbol": "AAA"}, fields))
-    store.close(5.0)
+    store.close(30.0)
     return {
         "return_mean": 12.5 + 0.25 * options.show_prediction * (options.seed or 0),
         "return_stderr": 0.75,

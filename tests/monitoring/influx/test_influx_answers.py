@@ -56,7 +56,7 @@ def test_only_204_counts_as_stored(server: AnsweringServer, tmp_path: Path, answ
     server.answer = lambda: STORED
     assert sink.flush(20.0)
     assert (sink.statistics().stored, len(server.lines)) == (10, 10)
-    sink.close(5.0)
+    sink.close(30.0)
 
 
 @pytest.mark.long
@@ -78,7 +78,7 @@ def test_an_outage_is_one_line_and_its_end_another_that_says_what_had_waited(
     assert sink.flush(20.0)
     sink.write(points(1))
     assert sink.flush(20.0)
-    sink.close(5.0)
+    sink.close(30.0)
     _, recovery = said(caplog)
     assert "takes points again, 30 had waited, after" in recovery
 
@@ -113,7 +113,7 @@ def test_points_that_find_the_spool_full_are_one_line_and_one_when_there_is_room
     server.answer = lambda: STORED
     assert sink.flush(20.0)
     sink.write(points())
-    sink.close(5.0)
+    sink.close(30.0)
     lines = said(caplog)
     assert len(lines) == 4, "\n".join(lines)
     assert sum("points dropped: max_spool_bytes is reached" in text for text in lines) == 1
@@ -127,7 +127,7 @@ def test_refused_points_of_one_request_are_one_line(server: AnsweringServer, tmp
     sink = InfluxSink(config(server, tmp_path))
     sink.write(points(20))
     assert sink.flush(20.0)
-    sink.close(5.0)
+    sink.close(30.0)
     assert len(said(caplog)) == 1, "\n".join(said(caplog))
     assert "20 points were refused, the first: 400 Bad Request cannot parse line" in said(caplog)[0]
 
@@ -154,8 +154,8 @@ def test_a_variable_may_end_with_a_line_break(server: AnsweringServer, tmp_path:
     assert read is not None
     sink = InfluxSink(read)
     sink.write(points())
-    assert sink.flush(5.0)
-    sink.close(5.0)
+    assert sink.flush(30.0)
+    sink.close(30.0)
     assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
 
 
@@ -187,7 +187,7 @@ def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
     sink.write(points(1))
     wait_until(lambda: sink.statistics().dead_lettered or "for good" in caplog.text, "the refusal")
     sink.write(points(10))
-    assert sink.flush(5.0), "the sink goes on"
+    assert sink.flush(30.0), "the sink goes on"
     assert (sink.statistics().stored, sink.statistics().dead_lettered) == (10, 1)
-    sink.close(5.0)
+    sink.close(30.0)
     assert "dead.lp can't be written (No space left on device)" in caplog.text

@@ -8,17 +8,28 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
-from tests.monitoring.page_harness import TOKEN, get
+from tests.monitoring.filled_store import FilledRun, fill
+from tests.monitoring.page_harness import RUN, TOKEN, get, serve
 from tests.services import wait_until
 
 CROWD = 150
 VIEWERS = 64
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[PageServer]:
+    """The page of a run that has just begun."""
+    fill(tmp_path / "store.sqlite", FilledRun(RUN["run"]), steps=64)
+    page = serve(tmp_path / "store.sqlite")
+    yield page
+    page.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, ESCAPE, TAB, Browser
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step
-from tests.services import MissingService, wait_until
+from tests.services import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -156,9 +155,7 @@ def test_filters_and_the_range_change_what_is_drawn_and_the_address(page_store: 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
-    page: PageServer, tmp_path: Path, missing_service: MissingService, dark: bool
-) -> None:
+def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(page: PageServer, browser: Browser, dark: bool) -> None:
     def colours() -> Any:
         return browser.script("return [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
 
@@ -172,7 +169,7 @@ def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
         """)
 
     light, night = ["light", "rgb(246, 247, 249)"], ["dark", "rgb(15, 18, 22)"]
-    browser = Browser(tmp_path / "themed", missing_service, dark=dark)
+    browser.set_system_colours("dark" if dark else "light")
     try:
         browser.open(page.address)
         wait_drawn(browser)
@@ -188,7 +185,7 @@ def test_it_is_dark_or_light_as_the_system_is_or_as_the_reader_chose(
         choose(browser, "theme", "")
         assert colours() == (night if dark else light)
     finally:
-        browser.close()
+        browser.set_system_colours("")
 
 
 def test_it_can_be_used_with_the_keyboard_alone(page: PageServer, browser: Browser) -> None:

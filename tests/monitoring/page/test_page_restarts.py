@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.monitoring.store.store import EmbeddedStore
+from tests.services import wait_until
 
 BEGIN_S = 1_700_000_000
 RUN = {"run": "r", "policy": "PPO"}
@@ -25,7 +27,7 @@ RUN = {"run": "r", "policy": "PPO"}
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(5.0)
+    EmbeddedStore(path).close(30.0)
     return path
 
 
@@ -76,14 +78,22 @@ def test_counters_add_up_over_serving_processes_and_gauges_over_those_that_are_t
     assert (row["episodes_open"], row["steps_waiting"]) == (5, 30)
 
 
+def has_news(feed: Feed, rows: list[Any]) -> bool:
+    """Take what changed; whether the server's figures did."""
+    told = [data for name, data in feed.changes() if name == "server"]
+    rows += told
+    return bool(told)
+
+
 @pytest.mark.long
 def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     reader = StoreReader(path)
     feed, rows = Feed(reader, PageSelection(run="r")), []
     for begin_s, boot_id in ((0, "one"), (100, "two"), (200, "three")):
         write(path, server(begin_s, 51, boot_id, episodes_open=4))
-        time.sleep(0.05)  # a section may be read again fifty times as long after as it took
-        rows += [data for name, data in feed.changes() if name == "server"]
+        wait_until(
+            functools.partial(has_news, feed, rows), "the section to be read again, which may be fifty times as long after as it took"
+        )
     assert [row[0]["steps_completed"] for row in rows] == [500, 1000, 1500]
     assert rows[-1] == changes(path)["server"]
     reader.close()

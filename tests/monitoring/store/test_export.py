@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         opened.write(Points("step", tags, columns, NOON_NS + np.arange(STEPS) * 10**9, {"symbol": ["A A", "B=,"] * (STEPS // 2)}))
         opened.write(Points("episode", tags, {"return": [1.5, 2.5], "length": [10, 20]}, NOON_NS + np.arange(2)))
     assert opened.flush(20.0)
-    opened.close(5.0)
+    opened.close(30.0)
     return path
 
 
@@ -101,7 +101,7 @@ def test_merged_points_come_out_under_a_name_of_their_own(influx: InfluxServer, 
     connection = sqlite3.connect(path)
     wait_until(lambda: connection.execute("SELECT SUM(points) FROM step_1m").fetchone() == (STEPS,), "the steps to be merged")
     connection.close()
-    opened.close(5.0)
+    opened.close(30.0)
     influx.start()
     lines = export(path).stdout
     for _ in range(2):

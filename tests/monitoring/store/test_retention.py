@@ -47,7 +47,7 @@ def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> N
     assert_merged(path, steps)
     assert ledger(path).steps == 30_000 + RECENT
     assert math.isclose(ledger(path).reward_sum, math.fsum(steps.rewards), abs_tol=1e-8)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
         largest = max(largest, path.stat().st_size)
     assert ledger(path).steps == total
     wait_until(lambda: query(path, "PRAGMA freelist_count")[0][0] <= housekeeper._SPARE_PAGES, "space to be given back")
-    store.close(5.0)
+    store.close(30.0)
     assert largest < 10_000_000, "a day's steps and what was merged; 240,000 raw ones take 30 MB"
 
 
@@ -77,7 +77,7 @@ def test_space_is_given_back_to_the_disk(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: path.stat().st_size < before / 2, "the file to shrink")
     wait_until(lambda: not old_steps(path), "the old steps to be merged")
-    store.close(5.0)
+    store.close(30.0)
     assert path.stat().st_size < housekeeper._SPARE_PAGES * 4096 + 1_000_000
     assert ledger(path).steps == 120_000 + RECENT
 
@@ -101,7 +101,7 @@ def test_late_points_join_their_minute(path: Path) -> None:
         assert found[key][0] == 2 * values[0]
         assert found[key][1] == pytest.approx(2 * values[1])
         assert found[key][2:4] == pytest.approx(values[2:4])
-    store.close(5.0)
+    store.close(30.0)
 
 
 def shown(path: Path) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_of_the_servers_counters_the_last_of_each_minute_stays_and_the_rates_wit
     columns = shown(path)["serving"]["columns"]
     assert {rate for rate in columns["actions_per_s"] if rate is not None} == {10.0, 20.0}
     assert sum(rise for rise in columns["steps_dropped"] if rise is not None) == 7
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -148,7 +148,7 @@ def test_of_the_counters_of_each_node_and_sink_the_last_of_each_minute_stays(pat
 
     wait_until(lambda: left("node", "node", "processed") == [(10, 59, 599)] * 2, "one row of each minute and node")
     wait_until(lambda: left("sink", "sink", "accepted") == [(10, 59, 599)] * 2, "one row of each minute and sink")
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -168,7 +168,7 @@ def test_the_learners_curves_are_those_of_every_iteration(path: Path) -> None:
     assert columns["loss"] == pytest.approx([losses[buckets == bucket].mean() for bucket in np.unique(buckets)], abs=1e-5)
     assert columns["weights_seq_no"][-1] == count - 1
     assert set(columns["kl"]) == {None}
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -179,7 +179,7 @@ def test_the_number_of_raw_points_is_bounded_at_any_age(path: Path) -> None:
     wait_until(lambda: query(path, "SELECT COUNT(*) FROM step")[0][0] <= 6000, "the number to be bounded")
     assert query(path, "SELECT COUNT(*) FROM step")[0][0] >= 5000
     assert ledger(path).steps == 20_000
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -192,7 +192,7 @@ def test_what_is_older_than_it_may_be_is_deleted_whatever_it_is(path: Path) -> N
     assert store.flush(20.0)
     wait_until(lambda: ledger(path).steps == 3000, "the oldest steps to be deleted")
     wait_until(lambda: query(path, "SELECT COUNT(*) FROM episode") == [(100,)], "the oldest episodes to be deleted")
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -212,7 +212,7 @@ def test_a_store_that_an_older_version_wrote_is_read_and_then_merged(path: Path)
     assert store.flush(10.0)
     wait_until(lambda: not old_steps(path), "the old steps to be merged")
     assert ledger(path) == Ledger(3000 + RECENT, 3000.0)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.parametrize("wrong", [{"raw_s": 0.0}, {"raw_points": 0}, {"keep_s": -1.0}, {"interval_s": 0.0}])

@@ -39,7 +39,7 @@ from tests.services import wait_until
 @pytest.mark.long
 def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeper, "BIT_ROWS", 50)
-    steps = Steps(20_000, minutes=30)
+    steps = Steps(8_000, minutes=30)
     write_unmerged(path, steps)
     seen: list[Ledger] = []
     done = threading.Event()
@@ -55,13 +55,13 @@ def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Pat
     connection = tables.connect(path)
     merging = Housekeeper(connection, path, OFTEN)
     for _ in range(20):
-        merging.work(20)
+        merging.work(8)
         wait_until(functools.partial(has_grown, seen, len(seen)), "the reader to look")
     while old_steps(path):
         merging.work(1)
     done.set()
     looking.join()
-    assert {each.steps for each in seen} == {20_000 + RECENT}
+    assert {each.steps for each in seen} == {8_000 + RECENT}
     assert [each.reward_sum for each in seen] == pytest.approx([math.fsum(steps.rewards)] * len(seen), abs=1e-9)
     merging.close()
     connection.close()
@@ -98,7 +98,7 @@ opened._thread.join()
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: not old_steps(path), "the rest to be merged")
     assert_merged(path, steps)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.process
@@ -128,7 +128,7 @@ store.close(20.0)
     assert store.flush(20.0)
     wait_until(lambda: query(path, "SELECT SUM(points) FROM step_1m") == [(12_000,)], "the old points to be merged")
     assert ledger(path) == Ledger(18_000 + RECENT, 18_000.0)
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -171,4 +171,4 @@ def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
     assert store.flush(20.0)
     assert ledger(path).steps == 60_000 + RECENT + 10 * len(took)
     assert store.statistics().dropped == 0
-    store.close(5.0)
+    store.close(30.0)

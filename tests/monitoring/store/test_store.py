@@ -55,8 +55,8 @@ def test_every_point_written_by_many_threads_is_counted_and_summed(path: Path) -
     statistics = store.statistics()
     assert (statistics.accepted, statistics.stored, statistics.backlog, statistics.dropped) == (rewards.size, rewards.size, 0, 0)
     reader.close()
-    store.close(5.0)
-    store.close(5.0)
+    store.close(30.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -70,7 +70,7 @@ def test_writing_the_same_points_again_changes_nothing(path: Path) -> None:
     assert reader.ledger("r1").steps == 700
     assert reader.ledger("r1").reward_sum == 699 * 350
     reader.close()
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.process
@@ -104,7 +104,7 @@ def test_a_full_queue_blocks_for_the_bound_then_drops_and_counts(path: Path) -> 
         begun = time.perf_counter()
         store.write(steps(np.ones(40)))
         took.append(time.perf_counter() - begun)
-    assert max(took) < 1.0
+    assert max(took) < 10.0, "and not for as long as the file is locked"
     statistics = store.statistics()
     assert (statistics.accepted, statistics.dropped, statistics.backlog) == (80, 120, 80)
     assert "dropped" in statistics.last_error
@@ -112,7 +112,7 @@ def test_a_full_queue_blocks_for_the_bound_then_drops_and_counts(path: Path) -> 
     assert store.flush(20.0)
     assert store.statistics().stored == 80
     lock.close()
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -125,7 +125,7 @@ def test_a_batch_of_wrong_values_is_put_aside_and_the_others_stored(path: Path) 
     statistics = store.statistics()
     assert (statistics.stored, statistics.dead_lettered) == (20, 1)
     assert "step.action" in statistics.last_error
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -146,7 +146,7 @@ def test_a_store_that_stays_locked_loses_its_points_at_close_and_says_so(path: P
 @pytest.mark.long
 def test_writing_after_close_is_counted_as_dropped(path: Path) -> None:
     store = EmbeddedStore(path)
-    store.close(5.0)
+    store.close(30.0)
     store.write(steps(np.ones(3)))
     assert store.statistics().dropped == 3
 
@@ -168,7 +168,7 @@ def test_a_store_of_an_older_schema_gains_the_new_columns(path: Path) -> None:
     assert reader.ledger("r1").reward_sum == 3.0
     assert [row["symbol"] for row in reader.newest("step", "r1")] == ["AAA", "none"]
     reader.close()
-    store.close(5.0)
+    store.close(30.0)
 
 
 def test_a_missing_store_is_named(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_episodes_that_were_cut_before_their_time_are_no_whole_ones(path: Path) 
     reader = StoreReader(path)
     assert reader.select('SELECT "return" FROM whole_episode ORDER BY id') == [(4.0,), (6.0,)]
     reader.close()
-    store.close(5.0)
+    store.close(30.0)
 
 
 def test_the_newest_rows_come_first_and_only_those_after_an_id(path: Path) -> None:
@@ -204,7 +204,7 @@ def test_the_newest_rows_come_first_and_only_those_after_an_id(path: Path) -> No
     assert store.flush(10.0)
     assert reader.newest_ids()["step"] == 31
     reader.close()
-    store.close(5.0)
+    store.close(30.0)
 
 
 @pytest.mark.long
@@ -264,4 +264,4 @@ while True:
     assert stored % 50 == 0
     assert 0 <= stored // 50 - len(committed) <= 1
     reader.close()
-    store.close(5.0)
+    store.close(30.0)

@@ -45,7 +45,7 @@ def test_a_full_disk_and_a_full_queue_are_one_line_each_and_their_end_says_what_
     monkeypatch.setattr(tables, "insert", insert)
     assert store.flush(10.0)
     store.write(points(1))
-    store.close(5.0)
+    store.close(30.0)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(lines) == 4, "\n".join(lines)
     assert sum("disk is full; trying again" in line for line in lines) == 1

@@ -29,7 +29,7 @@ def assert_given_back(text: str) -> None:
     assert text.rfind(SHOWN_CURSOR) > text.rfind(HIDDEN_CURSOR)
 
 
-def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(shell: ShellSession) -> None:
+def test_ctrl_z_gives_the_terminal_back_fg_takes_it_again_and_bg_leaves_it_to_the_shell(shell: ShellSession) -> None:
     shell.type(f"{PROGRAM}\n")
     shell.wait_for("64 at a time")
     for _ in range(2):
@@ -37,13 +37,6 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(shell: ShellSessio
         assert_given_back(shell.wait_for(rf"Stopped[\s\S]*{PROMPT}", at))
         at = shell.type("fg\n")
         shell.wait_for(r"\x1b\[\?1049h\x1b\[\?25l[\s\S]*64 at a time", at)
-    at = shell.type(CTRL_C)
-    assert_given_back(shell.wait_for(PROMPT, at))
-
-
-def test_in_the_background_it_leaves_the_screen_to_the_shell(shell: ShellSession) -> None:
-    shell.type(f"{PROGRAM}\n")
-    shell.wait_for("64 at a time")
     at = shell.type(CTRL_Z)
     shell.wait_for(rf"Stopped[\s\S]*{PROMPT}", at)
     at = shell.type("bg\n")

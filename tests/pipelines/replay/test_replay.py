@@ -55,7 +55,7 @@ def on_files(folder: Path, **options: Any) -> PipelineConfig:
 
 def test_a_run_of_several_blocks_and_threads_comes_out_the_same(tmp_path: Path) -> None:
     threads = NodesConfig(2, 2, 3, 2, 2, 2)
-    settings = config(episodes=PlayedEpisodesConfig(concurrent=130, steps=4_000), nodes=threads)
+    settings = config(episodes=PlayedEpisodesConfig(concurrent=130, steps=2_600), nodes=threads)
     pipeline = record(settings, tmp_path / "run")
     assert_equal(tmp_path / "run", pipeline.run.steps)
     assert {turn.block for turn in turns_of(tmp_path / "run")} == {0, 1}

@@ -13,7 +13,7 @@ import pytest
 from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.event_file import EventFile, EventLogReader
 from policyserver.pipelines.replay.turn import Turn
-from policyserver.pipelines.replay.turn_log import TurnLog
+from policyserver.pipelines.replay.turn_log import FLUSH_S, TurnLog
 from tests.services import wait_until
 
 DISCRETE = ActionType("int64", ())
@@ -34,8 +34,9 @@ def test_what_was_taken_is_in_the_file_in_its_order_and_is_there_within_a_second
     for number in range(50):
         log.add(turn(number))
     began = time.monotonic()
-    wait_until(lambda: kept(tmp_path) == list(range(50)), "the turns are on disk", 5.0)
-    assert time.monotonic() - began < 1.0
+    wait_until(lambda: kept(tmp_path) == list(range(50)), "the turns are on disk")
+    assert time.monotonic() - began < FLUSH_S + 5.0, "and what a busy machine takes"
+    assert FLUSH_S <= 1.0
     assert EventLogReader(tmp_path).state.end is None
     log.add(turn(50))
     log.close()
@@ -70,7 +71,7 @@ def test_a_writer_that_is_too_far_behind_ends_the_log_and_no_node_waits(tmp_path
     gate, write = threading.Event(), EventFile.write
 
     def stuck(self: EventFile, turns: list[Turn]) -> bool:
-        gate.wait(10.0)
+        gate.wait(60.0)
         return write(self, turns)
 
     monkeypatch.setattr(EventFile, "write", stuck)
@@ -78,7 +79,7 @@ def test_a_writer_that_is_too_far_behind_ends_the_log_and_no_node_waits(tmp_path
     began = time.monotonic()
     for number in range(100):
         log.add(turn(number))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 30.0, "nobody waits for what is stuck"
     gate.set()
     log.close()
     assert EventLogReader(tmp_path).state.end == "behind"
@@ -97,10 +98,10 @@ def test_a_file_that_cannot_be_written_costs_the_log_and_not_the_run(
     caplog.set_level(logging.WARNING)
     log = TurnLog(tmp_path, DISCRETE, 1 << 20, flush_s=0.01)
     log.add(turn(0))
-    wait_until(lambda: kept(tmp_path) == [0], "the first turn is on disk", 5.0)
+    wait_until(lambda: kept(tmp_path) == [0], "the first turn is on disk")
     monkeypatch.setattr(EventFile, "write", full_disk)
     log.add(turn(1))
-    wait_until(lambda: "the event log ends here (failed)" in caplog.text, "the trouble is told", 5.0)
+    wait_until(lambda: "the event log ends here (failed)" in caplog.text, "the trouble is told")
     log.add(turn(2))
     log.close()
     assert "No space left on device" in caplog.text

@@ -12,7 +12,7 @@ from policyserver.pipelines.runtime.inbox import InboxFullError, NodeClosedError
 from policyserver.pipelines.runtime.node import Node
 from policyserver.pipelines.runtime.node_group import NodeGroup
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Collector(Node[int]):

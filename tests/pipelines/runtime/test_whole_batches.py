@@ -26,7 +26,7 @@ from policyserver.pipelines.runtime.node_group import NodeGroup
 from policyserver.pipelines.runtime.routes import Recorder, Routes
 from tests.pipelines.policy_double import PolicyDouble
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 SMALL = NodeConfig(capacity=2, overflow="fail")
 
 

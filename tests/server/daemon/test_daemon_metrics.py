@@ -140,7 +140,7 @@ def test_figures_of_learning_and_recording_are_there(metrics: DaemonMetrics, add
     store.write(Points.one("train", {"run": "r"}, {"iteration": 3}))
     assert store.flush(10.0)
     samples = scraped(address)
-    store.close(5.0)
+    store.close(30.0)
     assert value(samples, "policy_server_learner_iteration") == 3
     assert value(samples, "policy_server_learner_loss") == 0.5
     assert value(samples, "policy_server_learner_iteration_steps") == 200

@@ -54,7 +54,7 @@ def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path)
     sink = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(influx=False)))()
     assert isinstance(sink, MultiSink)
     assert [type(each) for each in sink.sinks] == [EmbeddedStore]
-    sink.close(5.0)
+    sink.close(30.0)
     nowhere = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))()
     assert isinstance(nowhere, MultiSink)
     assert not nowhere.sinks

@@ -42,7 +42,7 @@ def report(returns: list[float], records_in: tuple[str, ...] = (), ended: str = 
 
 def stored(store: EmbeddedStore) -> None:
     assert store.flush(10.0)
-    store.close(5.0)
+    store.close(30.0)
 
 
 def page(store: Path) -> dict[str, list[Any]]:

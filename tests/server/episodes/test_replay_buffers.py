@@ -59,7 +59,7 @@ def said(everyone: list[Played]) -> list[tuple[int, int, int, float]]:
     )
 
 
-def check_draws(buffer: Any, everyone: list[Played], n_step: int, draws: int = 2000) -> set[tuple[int, int]]:
+def check_draws(buffer: Any, everyone: list[Played], n_step: int, draws: int = 500) -> set[tuple[int, int]]:
     """Draw transitions, compare each with what was said, and return (episode, step) at which they begin."""
     exact = isinstance(buffer, PrioritizedEpisodeReplayBuffer)  # the other cuts returns short at the end of a segment
     beginnings = set()

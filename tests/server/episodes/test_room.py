@@ -117,9 +117,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_requests, "_LAST_STEPS_WAIT_S", 3600.0)
 
 
-@pytest.mark.parametrize("model", ["mlp", "lstm_shared"])
-@pytest.mark.parametrize("at_once", [1, 5, 16])
-@pytest.mark.parametrize("segment_steps", [4, 64])
+@pytest.mark.parametrize(
+    ("model", "at_once", "segment_steps"), [("mlp", 1, 64), ("mlp", 5, 4), ("mlp", 16, 64), ("lstm_shared", 5, 64), ("lstm_shared", 16, 4)]
+)
 @pytest.mark.long
 def test_a_batch_has_the_wanted_steps_one_version_and_one_cut_for_each_open_episode(
     make_harness: Make, model: str, at_once: int, segment_steps: int, patient: None

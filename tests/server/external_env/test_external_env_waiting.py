@@ -152,7 +152,7 @@ def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
 ) -> None:
     with serving_env(demand=Demand(fragment_steps=2)) as served:
         env = served.env
-        env.action_timeout_s = 0.05
+        env.action_timeout_s = 0.5
         ending = env.start_episode()
         env.get_action(ending, observation(0))
         play(env, 2)
@@ -162,7 +162,7 @@ def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
         wait_until(lambda: served.statistics().questions_waiting == 1)
         env.end_episode(ending, observation(1))
         wait_until(lambda: served.open_episodes == [waiting])
-        time.sleep(0.2)  # several times what a caller waits for an answer
+        time.sleep(0.8)  # more than a caller waits for an answer
         assert sum(len(segment) for segment in served.harness.batch(2)) >= 2
         served.harness.serving_loop.serve_weights(1)
         assert answer() in ACTION

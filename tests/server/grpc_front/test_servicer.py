@@ -151,7 +151,7 @@ def test_health_says_serving_and_while_draining_not_serving(serve: ServingLoopHa
     assert next(watch).status == status.NOT_SERVING
     watch.cancel()
     with pytest.raises(ServerUnavailableError, match="shutting down"):
-        client.get_action(client.start_episode(), observation(), timeout_s=0.3)
+        client.get_action(client.start_episode(), observation(), timeout_s=1.0)
     client.end_episode(episode, observation())
 
 

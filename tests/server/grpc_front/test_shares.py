@@ -150,14 +150,14 @@ def test_a_client_that_floods_unknown_rows_leaves_its_neighbour_a_fair_part(serv
     neighbour = serve.client()
     episode = neighbour.start_episode()
 
-    def steps_per_s(seconds: float = 2.0) -> float:
+    def steps_per_s(seconds: float = 0.8) -> float:
         began, steps = time.monotonic(), 0
         while time.monotonic() - began < seconds:
             neighbour.get_action(episode, observation(steps % 50))
             steps += 1
         return steps / seconds
 
-    steps_per_s(0.5)
+    steps_per_s(0.3)
     alone = steps_per_s()
     command = [sys.executable, "-m", "tests.server.flood", serve.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as beside:

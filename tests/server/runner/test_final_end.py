@@ -153,7 +153,7 @@ def test_while_it_drains_a_beginning_is_refused_with_what_comes_and_open_episode
         said: dict[str, Any] = {item.key: item.value for item in refused.value.trailing_metadata() or ()}
         assert said["policyserver-reason"] == reason
         with pytest.raises(ServerUnavailableError) as error:
-            client.get_action(client.start_episode(), observation(), timeout_s=0.5)
+            client.get_action(client.start_episode(), observation(), timeout_s=1.0)
         assert error.value.reason == reason
         assert client.get_action(episode, observation(1)) in range(3)
         assert caller.get_action(unary, observation(1))[0] in range(3)

@@ -56,12 +56,12 @@ def waiting(serve: ServingLoopHarness) -> int:
 
 @pytest.mark.long
 def test_a_call_waits_longer_than_its_answer_may_take_and_gets_the_new_policys(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
-    client = serve.client(replace(CLIENT, action_timeout_s=0.2))
+    client = serve.client(replace(CLIENT, action_timeout_s=0.5))
     episode = client.start_episode()
     with ThreadPoolExecutor(1) as pool:
         action: Future[Any] = pool.submit(client.get_action, episode, observation(1))
         wait_until(lambda: waiting(serve) == 1)
-        time.sleep(0.5)  # more than the time that an answer has
+        time.sleep(0.8)  # more than the time that an answer has
         assert not action.done()
         assert client.stats().questions_waiting == 1
         assert learn(serve, 7) == WANTED
