@@ -14,7 +14,7 @@ from ray.rllib.connectors.learner.learner_connector_pipeline import LearnerConne
 from policyserver.client import PolicyClient, PolicyServerError
 from tests.server.live_algorithm import live_algorithm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("private_ray"), pytest.mark.filterwarnings("ignore")]
 
 KINDS: dict[int, dict[str, Any]] = {
     1: {"policy": "live"},

@@ -48,9 +48,9 @@ def influx(tmp_path: Path, missing_service: MissingService, monkeypatch: pytest.
 class GrafanaDouble(BaseHTTPRequestHandler):
     """Answers as Grafana's HTTP API does.
 
-    There is no Grafana in Debian or PyPI, so none runs here. The answers were held against its documentation ("Data source HTTP API", "Other
-    HTTP API", version 11) and its source (`checkDatasourceHealth`): a data source that fails is a 400 with `status` and `message`, an
-    unknown one a 404 with `message`.
+    There is no Grafana in Debian or PyPI, so none runs here. The answers were held against the documentation of its HTTP API (the pages of
+    data sources and of health, version 11) and its source (`checkDatasourceHealth`): a data source that fails is a 400 with `status` and
+    `message`, an unknown one a 404 with `message`.
     """
 
     DATA_SOURCE: ClassVar[dict[str, Any]] = {"url": "http://influxdb:8086", "jsonData": {"dbName": "rl"}}

@@ -60,7 +60,7 @@ def test_a_policy_that_is_not_there_costs_only_the_episode_that_names_it(served:
     with pytest.raises(InvalidInputError, match="policy: expected a name"):
         env.start_episode(policy=12)
     episode = env.start_episode(policy="nobody")
-    with pytest.raises(PolicyUnknownError, match="expected 'live'.* received 'nobody'"):
+    with pytest.raises(PolicyUnknownError, match=r"expected 'live'.* received 'nobody'"):
         env.get_action(episode, observation())
     env.end_episode(episode, observation())
     served.settle()

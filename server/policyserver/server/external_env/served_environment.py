@@ -58,7 +58,7 @@ class ServedEnvironment:
             episode_id: Its id; None makes one.
             training_enabled: Whether the learner may learn from it.
             policy: What decides its actions, as in `PolicyClient.start_episode`; "" leaves it to the server. Its first call is refused
-                if there is none of that name.
+                where no such policy is there.
             explore: Whether actions are drawn; else the most likely ones are taken.
 
         Raises:

@@ -58,9 +58,7 @@ def test_a_greedy_episode_is_what_rllibs_env_runner_plays_without_exploration(al
     now = {slot: environment.reset()[0] for slot, environment in environments.items()}
     actions: list[int] = []
     for step in range(LENGTH):
-        moves = [
-            Move(slot, now[slot], step == 0, 0.0 if step == 0 else 1.0, greedy=slot == 2, training=slot != 2) for slot in environments
-        ]
+        moves = [Move(slot, now[slot], step == 0, 0.0 if step == 0 else 1.0, greedy=slot == 2, training=slot != 2) for slot in environments]
         decided = player.send(*moves)
         actions.append(int(decided.executed[2]))
         now = {slot: environments[slot].step(int(decided.executed[slot]))[0] for slot in environments}
@@ -120,5 +118,3 @@ def test_another_policy_than_live_is_refused_and_the_refusal_says_why() -> None:
     assert (choice.greedy, choice.trains) == (True, False)
     with pytest.raises(PolicyUnknownError, match="expected 'live', the only one here, for some connector or callback has no array code"):
         policy.choose("live@start", "a", greedy=False)
-
-

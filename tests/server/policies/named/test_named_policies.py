@@ -340,10 +340,10 @@ def test_a_shadow_that_fails_is_left_out_counted_and_logged_once_a_minute(
     watching.add("first", policies_of("mlp").loaded()[0].policy)
     player = Player(make_harness(watching), together=True)
     player.begin({"a": PolicyWanted(), "e": PolicyWanted()}, observations(0))
-    now_s = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(watching.loaded()[0].policy, "_net", None)
-    for step, now_s in ((1, 100.0), (2, 130.0), (3, 161.0), (4, 170.0)):  # which the clock reads
+    for step, clock[0] in ((1, 100.0), (2, 130.0), (3, 161.0), (4, 170.0)):
         assert not any(answer.error for answer in player.go_on(step, observations(step)).values()), "the others go on"
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         "the shadow first could not decide 2 rows, 2 since it began; it is left out where it can't",

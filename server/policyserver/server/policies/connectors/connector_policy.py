@@ -207,7 +207,9 @@ class ConnectorPolicy(NetPolicy):
         asking = [done.steps[place] for place in np.flatnonzero(asks).tolist()]
         greedy = rows.greedy[asks] if rows.greedy is not None else np.zeros(len(asking), np.bool_)
         layout = self.layout
-        for step in [step for step, is_greedy in zip(asking, greedy.tolist(), strict=True) if not is_greedy][:1]:  # all have the same columns
+        for step in [step for step, is_greedy in zip(asking, greedy.tolist(), strict=True) if not is_greedy][
+            :1
+        ]:  # all have the same columns
             if unknown := sorted((step.outputs.keys() ^ layout.outputs.keys()) - set(_NOT_RECORDED)):
                 raise ConnectorOutputError(
                     f"columns: expected {sorted(layout.outputs)} from the module and the module-to-env connectors, as when they were "
