@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 
 import pytest
 
@@ -11,7 +12,7 @@ from policyserver.server.processes import quick_imports
 
 def test_the_collector_rests_during_the_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     collected: list[bool] = []
-    monkeypatch.setattr(quick_imports.importlib, "import_module", lambda name: collected.append(gc.isenabled()))
+    monkeypatch.setattr(importlib, "import_module", lambda name: collected.append(gc.isenabled()))
     quick_imports.import_quickly("json")
     assert (collected, gc.isenabled()) == ([False], True)
     assert gc.get_freeze_count() > 0

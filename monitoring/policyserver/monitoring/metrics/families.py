@@ -42,7 +42,7 @@ def of_figures(prefix: str, cls: type, label: str, each: Mapping[str, Mapping[st
         label: Name of the label that tells instances apart; "" for a single one.
         each: The figures that have a value, by that label's value.
     """
-    by_labels = {(value,) if label else (): values for value, values in each.items()}
+    by_labels: dict[tuple[str, ...], Mapping[str, Any]] = {(value,) if label else (): values for value, values in each.items()}
     yield from of_labelled_figures(prefix, cls, [label] if label else [], by_labels)
 
 
