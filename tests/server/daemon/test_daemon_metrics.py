@@ -15,9 +15,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from docs.site import openmetrics
-from policyserver.common.server_stats import TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, TrainingIteration
 from policyserver.monitoring.page.web_server import WebServer
-from policyserver.common.server_stats import PolicyFigures
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.store import EmbeddedStore
