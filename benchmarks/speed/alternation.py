@@ -39,12 +39,13 @@ def groups(cases: Sequence[Case]) -> list[list[Case]]:
     return list(found.values())
 
 
-def alternate(windows: Mapping[str, Window], rounds: int, seconds: Mapping[str, float]) -> dict[str, list[Figures]]:
-    """Measure each of them for its seconds, one after the other, and that `rounds` times over."""
+def alternate(windows: Mapping[str, Window], rounds: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, list[Figures]]:
+    """Measure each of them for its seconds, one after the other, and that over and over, until each has had its rounds."""
     found: dict[str, list[Figures]] = {name: [] for name in windows}
-    for _ in range(rounds):
+    for number in range(max(map(rounds.__getitem__, windows), default=0)):
         for name, window in windows.items():
-            found[name].append(window(seconds[name]))
+            if number < rounds[name]:
+                found[name].append(window(seconds[name]))
     return found
 
 
@@ -55,7 +56,7 @@ def measure_group(cases: Sequence[Case], servers: Servers, seconds: float | None
         cases: The group.
         servers: Where their servers come from.
         seconds: Length of each window; None takes each case's own.
-        rounds: Windows of each contender; None takes the first case's.
+        rounds: Windows of each contender; None takes each case's own, and for what it is held against as many.
 
     Returns:
         The result of each case, without the description of the machine.
@@ -80,8 +81,18 @@ def measure_group(cases: Sequence[Case], servers: Servers, seconds: float | None
                 prepare(case.peer, PEERS[case.peer].running)
         lengths = dict.fromkeys(windows, seconds or cases[0].window_s) | lengths
         lengths |= {str(case.floor): min(lengths[case.name], FLOOR_WINDOW_S) for case in cases if case.floor}
-        found = alternate(windows, rounds or cases[0].rounds, lengths)
+        found = alternate(windows, dict.fromkeys(windows, rounds) if rounds else _rounds(cases, windows), lengths)
     return [result_of(case, found, lengths[case.name], missing) for case in cases]
+
+
+def _rounds(cases: Sequence[Case], windows: Iterable[str]) -> dict[str, int]:
+    """Return how many windows each contender has: as many as the case that wants most of it."""
+    found = dict.fromkeys(windows, 0)
+    for case in cases:
+        for name in (case.name, str(case.floor), case.peer, case.beside.case if case.beside else None):
+            if name in found:
+                found[name] = max(found[name], case.rounds)
+    return found
 
 
 def result_of(case: Case, found: Mapping[str, Sequence[Figures]], seconds: float, missing: Mapping[str, str]) -> Figures:
@@ -138,5 +149,5 @@ def _typical(key: str, values: Sequence[Any]) -> Any:
 
 
 def _ratios(ours: Iterable[Figures], theirs: Iterable[Figures], key: str) -> list[float]:
-    """Return our figure by theirs, round by round."""
-    return [mine[key] / other[key] for mine, other in zip(ours, theirs, strict=True)]
+    """Return our figure by theirs, round by round; there may be more rounds of theirs, for another case."""
+    return [mine[key] / other[key] for mine, other in zip(ours, theirs, strict=False)]

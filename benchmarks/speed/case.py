@@ -95,4 +95,4 @@ class Case:
     window_s: float = 10.0
     """Length of a measured window, unless the command line says another."""
     rounds: int = 3
-    """Windows of each contender, in alternation; a group of cases takes its first one's."""
+    """Windows of it and of what it is held against, in alternation."""

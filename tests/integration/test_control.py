@@ -65,9 +65,9 @@ PROBE = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 class Server:
     """A daemon, and `ctl` pointed at it."""
 
-    def __init__(self, folder: Path, name: str = "PPO") -> None:
+    def __init__(self, folder: Path, name: str = "PPO", more: str = "") -> None:
         self.run_folder = folder / "run"
-        (folder / "server.toml").write_text(CONFIG.format(name=name, training=TRAINING[name]))
+        (folder / "server.toml").write_text(CONFIG.format(name=name, training=TRAINING[name]) + more)
         self.daemon = DaemonProcess(self.run_folder, free_address(), "--config", str(folder / "server.toml"))
 
     @property

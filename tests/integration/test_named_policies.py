@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 
 from policyserver.client import PolicyClient, PolicyServerError, PolicyUnknownError
 from policyserver.monitoring.store.reader import StoreReader
+from tests.commands import run_here
 from tests.integration.test_control import Server
+from tests.ports import free_address
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -88,3 +92,47 @@ def test_a_loaded_policy_stays_while_the_server_learns_and_can_be_promoted(tmp_p
         policies = dict(reader.select("SELECT policy, COUNT(*) FROM whole_episode GROUP BY policy", ()))
         assert policies["PPO greedy"] >= 2
         assert policies["first greedy"] >= 2, "those of the killed actor's last second are lost with it"
+
+
+def test_a_checkpoint_of_another_run_is_loaded_by_its_folder_in_the_configuration_and_promoted(tmp_path: Path) -> None:
+    other = Server(tmp_path)
+    with other.daemon as daemon:
+        daemon.wait_ready(120.0)
+        with PolicyClient(daemon.address) as client:
+            learn(other, client)
+            foreign = other.answer("save")["checkpoint"]
+            expected = played(client, policy="live", explore=False)
+        assert daemon.terminate() == 0
+    (tmp_path / "second").mkdir()
+    address = free_address()
+    operator = secured(tmp_path / "second", address)
+    server = Server(tmp_path / "second", more=f'[policies]\nload = {{ other = "{foreign["path"]}" }}\n{operator}')
+    with server.daemon as daemon:
+        daemon.wait_ready(120.0)
+        over_tcp = ("--address", address, "--tls_ca_file", str(tmp_path / "second" / "admin.crt"))
+        over_tcp += ("--token_file", str(tmp_path / "second" / "operator"))
+        status = run_here("policy-server", "ctl", "status", "--json", *over_tcp)
+        assert (status.returncode, str(tmp_path) in status.stdout, '"other"' in status.stdout) == (0, False, True), "it has no paths"
+        refused = run_here("policy-server", "ctl", "load", foreign["path"], *over_tcp)
+        assert (refused.returncode, "invalid int value" in refused.stderr) == (2, True), "a checkpoint has a number, and no path"
+        with PolicyClient(daemon.address) as client:
+            assert played(client, policy="other", explore=False) == expected
+            promoted = run_here("policy-server", "ctl", "promote", "other", "--json", *over_tcp)
+            assert promoted.returncode == 0, promoted.stderr
+            assert json.loads(promoted.stdout)["weights_sha256"] == foreign["weights_sha256"]
+            assert played(client, policy="live", explore=False) == expected
+            learn(server, client)
+            assert server.answer("checkpoints")["checkpoints"][-1]["path"].startswith(str(server.run_folder))
+        assert daemon.terminate() == 0
+
+
+def secured(folder: Path, address: str) -> str:
+    """Make a certificate, a key and a token for the admin service on the network, and return the table of the configuration."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=policy -keyout admin.key "
+    command += "-out admin.crt -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    (folder / "operator").write_text("a-token-of-the-operator-with-32-bytes")
+    for name in ("admin.key", "operator"):
+        (folder / name).chmod(0o600)
+    files = {"tls_certificate_file": "admin.crt", "tls_key_file": "admin.key", "token_file": "operator"}
+    return f'[admin]\naddress = "{address}"\n' + "".join(f'{name} = "{folder / file}"\n' for name, file in files.items())

@@ -67,8 +67,9 @@ def ended_episodes() -> ServingReport:
         "weights_seq_no": [2], "trained": [True], "given": [0], "overridden": [0], "ended": ["terminated"], "explored": [True],
         "decided_by": ["live"], "greedy": [False],
     }  # fmt: skip
-    action = np.zeros(1, np.int64)
-    shadow = [ShadowActions(np.ones(1, np.uint64), action, action, action, 2)]
+    action, episodes = np.zeros(1, np.int64), np.empty(1, np.object_)
+    episodes[0] = "stream:one", "a"
+    shadow = [ShadowActions(np.ones(1, np.uint64), episodes, action, action, action, 2)]
     return ServingReport({"boot_id": "0123456789abcdef"}, ended, shadow="candidate", shadow_actions=shadow)
 
 

@@ -29,6 +29,7 @@ class Move:
     training: bool = True
     info: dict[str, Any] | None = None
     given: Any = None
+    greedy: bool = False
 
 
 class PolicyPlayer:
@@ -59,6 +60,7 @@ class PolicyPlayer:
             given=np.array(given, np.int64),
             given_actions=np.array([moves[place].given for place in given], self._action.dtype).reshape(-1, *self._action.shape),
             drawn_by=DrawKeys(np.array([move.slot for move in moves], np.uint64), np.zeros(len(moves), np.int64)),
+            greedy=np.array([move.greedy for move in moves]) if any(move.greedy for move in moves) else None,
         )
 
     def send(self, *moves: Move, kept: Sequence[bool] | None = None) -> StepResult:

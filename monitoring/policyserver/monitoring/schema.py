@@ -281,6 +281,8 @@ SHADOW = Measurement(
     "one action of a policy that shadows the one that learns, which is never sent; up to 10,000 a second of each serving process",
     ("run", "policy", "worker"),
     (
+        _string("episode", "", "episode's id, as in the measurement `episode`, which has the client, too"),
+        _string("client", "", "client that plays it: the way in and its own id"),
         _string("episode_key", "", "hash of the episode's id, in hex, as `policyserver.common.acting.keyed_draws.draw_key` makes it"),
         _integer("step", "", "number of the action in its episode, from 0"),
         _string("sent", "", "the action that was sent, as JSON"),

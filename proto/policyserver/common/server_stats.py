@@ -85,6 +85,10 @@ class PolicyFigures:
     """Mean length of these."""
     agreement: Annotated[float | None, mean(weight="actions", unset="of policies that are no shadow")] = None
     """Share of a shadow's actions that are the ones that were sent."""
+    rows_failed: Annotated[int, counter("rows")] = 0
+    """Rows that a shadow could not decide, and was left out of."""
+    actions_unrecorded: Annotated[int, counter("actions")] = 0
+    """Actions of a shadow that are missing in the record, because too many waited."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,6 +158,8 @@ class ServerStats:
     """Actions that clients chose themselves instead of asking, those that they replaced among them."""
     actions_overridden: Annotated[int, counter("actions", chart="Actions that clients replaced")] = 0
     """Actions that a client replaced by its own after the server had been asked for them."""
+    shadow_rows_failed: Annotated[int, counter("rows", chart="Rows a shadow could not decide")] = 0
+    """Rows that a policy which shadows could not decide."""
     training: TrainingIteration | None = None
     """The newest training iteration; None before the first."""
     policies: tuple[PolicyFigures, ...] = ()

@@ -108,7 +108,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused", "policies")
+    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused", "policies", "shadow_rows_failed")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class GetStatsResponse(_message.Message):
     ACTIONS_OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
     STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_ROWS_FAILED_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     clients_connected: int
@@ -173,23 +174,28 @@ class GetStatsResponse(_message.Message):
     actions_overridden: int
     steps_paused: int
     policies: _containers.RepeatedCompositeFieldContainer[PolicyFigures]
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyFigures, _Mapping]]] = ...) -> None: ...
+    shadow_rows_failed: int
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyFigures, _Mapping]]] = ..., shadow_rows_failed: _Optional[int] = ...) -> None: ...
 
 class PolicyFigures(_message.Message):
-    __slots__ = ("policy", "episodes_finished", "actions", "return_mean", "length_mean", "agreement")
+    __slots__ = ("policy", "episodes_finished", "actions", "return_mean", "length_mean", "agreement", "rows_failed", "actions_unrecorded")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     EPISODES_FINISHED_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
     LENGTH_MEAN_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_UNRECORDED_FIELD_NUMBER: _ClassVar[int]
     policy: str
     episodes_finished: int
     actions: int
     return_mean: float
     length_mean: float
     agreement: float
-    def __init__(self, policy: _Optional[str] = ..., episodes_finished: _Optional[int] = ..., actions: _Optional[int] = ..., return_mean: _Optional[float] = ..., length_mean: _Optional[float] = ..., agreement: _Optional[float] = ...) -> None: ...
+    rows_failed: int
+    actions_unrecorded: int
+    def __init__(self, policy: _Optional[str] = ..., episodes_finished: _Optional[int] = ..., actions: _Optional[int] = ..., return_mean: _Optional[float] = ..., length_mean: _Optional[float] = ..., agreement: _Optional[float] = ..., rows_failed: _Optional[int] = ..., actions_unrecorded: _Optional[int] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
     __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped", "steps_behind_0", "steps_behind_1", "steps_behind_2", "steps_behind_4", "steps_behind_8", "steps_behind_16", "effective_sample_share")

@@ -3,7 +3,8 @@
 Of what is installed, only this needs ray and torch.
 
 Imports `common`, `server.alone`, `server.config`, `server.control.ctl`, `server.daemon`, `server.doctor.doctor`, `server.export`,
-`server.external_env.policy_server`, `server.grpc_front.listen_security`, `server.processes.log_setup` and `server.runner.env_runner`.
+`server.external_env.policy_server`, `server.grpc_front.listen_security`, `server.processes.log_setup`,
+`server.processes.quick_imports` and `server.runner.env_runner`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control import ctl
 from policyserver.server.doctor import doctor
 from policyserver.server.processes.log_setup import log_to
+from policyserver.server.processes.quick_imports import import_quickly
 
 if TYPE_CHECKING:
     from policyserver.server.alone.lone_server import LoneServer
@@ -132,6 +133,7 @@ def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_e
     from policyserver.server.daemon.preflight import check, make_folder
 
     def run() -> None:
+        import_quickly("policyserver.server.runner.env_runner")  # and with it RLlib and PyTorch
         if checkpoint is not None and config.learner.enabled:
             raise SettingsError(
                 "checkpoint", "", "expected learner.enabled = false with it; a server that learns goes on from its run folder"

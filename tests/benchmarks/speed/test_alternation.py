@@ -66,9 +66,21 @@ def test_contenders_alternate() -> None:
 
         return measure
 
-    found = alternate({"a": window("a"), "b": window("b")}, 3, {"a": 1.0, "b": 1.0})
-    assert order == ["a", "b", "a", "b", "a", "b"]
-    assert [figures["steps_per_s"] for figures in found["b"]] == [2.0, 4.0, 6.0]
+    found = alternate({"a": window("a"), "b": window("b")}, {"a": 3, "b": 2}, {"a": 1.0, "b": 1.0})
+    assert order == ["a", "b", "a", "b", "a"]
+    assert [figures["steps_per_s"] for figures in found["b"]] == [2.0, 4.0]
+
+
+def test_each_case_of_a_group_has_its_own_windows_and_those_it_is_held_against_as_many(turns: Turns) -> None:
+    first = Case("first", "says", turns.contender("ours"), rounds=1)
+    beside = Case("beside", "says", turns.contender("theirs"), beside=Beside("first", "it"), rounds=3)
+    other, once = Case("other", "says", turns.contender("floor"), rounds=2), Case("once", "says", turns.contender("ours"), rounds=1)
+    results = measured([first, beside, other, once])
+    assert turns.order == ["ours", "theirs", "floor", "ours", "ours", "theirs", "floor", "ours", "theirs"]
+    assert [result["rounds"] for result in results] == [3, 3, 2, 1]
+    assert len(results[1]["pairs"]["throughput_of_it"]) == 3
+    of_bars = {case.name: case.rounds for case in CASES}
+    assert {of_bars[name] for name in ("rollback_idle", "rollback_busy", "two_policies_64", "shadow_64")} == {5}
 
 
 def test_a_case_is_held_against_its_peer_and_its_floor_round_by_round(turns: Turns) -> None:

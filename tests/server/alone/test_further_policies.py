@@ -120,6 +120,8 @@ def test_a_shadows_actions_are_recorded_and_never_sent(tmp_path: Path) -> None:
     with contextlib.closing(StoreReader(run_folder / "store.sqlite")) as reader:
         rows = reader.select("SELECT policy, step, sent, shadow, weights_seq_no FROM shadow ORDER BY step", ())
         assert rows == [("same", step, f"{action}", f"{action}", 70) for step, action in enumerate(actions)]
+        joined = 'SELECT "return", count(*), sum(sent != shadow) FROM whole_episode JOIN shadow USING (run, episode, client)'
+        assert reader.select(f"{joined} GROUP BY whole_episode.id", ()) == [(12.0, 12, 0)], "with the episodes' own rows"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from docs.site import openmetrics
-from policyserver.common.server_stats import TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, TrainingIteration
 from policyserver.monitoring.page.web_server import WebServer
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import MultiSink
@@ -126,6 +126,19 @@ def test_clients_that_choose_actions_themselves_have_counters_of_their_own(metri
     counted = [value(samples, f"policy_server_client_actions{which}_total", **by) for which in ("", "_given", "_overridden")]
     assert counted == [40, 5, 2]
     assert value(samples, "policy_server_clients_by_hand_dropped_total", process="serving-01234567") == 3
+
+
+def test_what_each_policy_came_to_is_told_with_what_a_shadow_could_not_decide(metrics: DaemonMetrics, address: str) -> None:
+    figures = PolicyFigures("live", 3, 30, 12.5, 10.0), PolicyFigures("candidate shadow", actions=20, agreement=0.75, rows_failed=4)
+    metrics.serving(replace(report(), policies=figures))
+    samples = scraped(address)
+    for name, policy, expected in (
+        ("episodes_finished_total", "live", 3),
+        ("return_mean", "live", 12.5),
+        ("agreement", "candidate shadow", 0.75),
+        ("rows_failed_total", "candidate shadow", 4),
+    ):
+        assert value(samples, f"policy_server_policy_{name}", process="serving-01234567", policy=policy) == expected
 
 
 @pytest.mark.long

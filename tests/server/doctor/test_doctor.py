@@ -46,16 +46,33 @@ def influx(tmp_path: Path, missing_service: MissingService, monkeypatch: pytest.
 
 
 class GrafanaDouble(BaseHTTPRequestHandler):
-    """Answers as Grafana's HTTP API documents it; there is no Grafana to install here."""
+    """Answers as Grafana's HTTP API does.
+
+    There is no Grafana in Debian or PyPI, so none runs here. The answers were held against the documentation of its HTTP API (the pages of
+    data sources and of health, version 11) and its source (`checkDatasourceHealth`): a data source that fails is a 400 with `status` and
+    `message`, an unknown one a 404 with `message`.
+    """
 
     DATA_SOURCE: ClassVar[dict[str, Any]] = {"url": "http://influxdb:8086", "jsonData": {"dbName": "rl"}}
+    DESCRIBED: ClassVar[dict[str, Any]] = {
+        "id": 1, "uid": "influxdb", "orgId": 1, "name": "InfluxDB", "type": "influxdb", "typeLogoUrl": "", "access": "proxy", "user": "",
+        "database": "", "basicAuth": False, "basicAuthUser": "", "withCredentials": False, "isDefault": True, "secureJsonFields": {},
+        "version": 1, "readOnly": True, "accessControl": {"datasources:read": True},
+    }  # fmt: skip
+    FAILURE: ClassVar[str] = ""
 
     def do_GET(self) -> None:
-        path = self.path
-        answer: Any = {}
-        status = 200 if path == "/api/health" or self.headers.get("Authorization") == "Bearer right" else 401
-        if status == 200:
-            answer = {"/api/health": {"database": "ok"}, "/api/datasources/uid/influxdb": self.DATA_SOURCE}.get(path, {"status": "OK"})
+        fails = self.FAILURE
+        answers: dict[str, tuple[int, Any]] = {
+            "/api/health": (200, {"commit": "5b7e48a", "database": "ok", "version": "11.6.0"}),
+            "/api/datasources/uid/influxdb": (200, self.DESCRIBED | self.DATA_SOURCE),
+            "/api/datasources/uid/influxdb/health": (
+                (400, {"message": fails, "status": "ERROR"}) if fails else (200, {"message": "data source is working", "status": "OK"})
+            ),
+        }
+        status, answer = answers.get(self.path, (404, {"message": "Data source not found", "messageId": "datasource.notFound"}))
+        if self.path != "/api/health" and self.headers.get("Authorization") != "Bearer right":
+            status, answer = 401, {"message": "Unauthorized", "messageId": "auth.unauthorized", "statusCode": 401, "traceID": ""}
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -179,6 +196,10 @@ def test_a_data_source_of_grafana(token: str, database: str, said: str, grafana:
     assert (found.level, said in found.found) == ("ok" if said.startswith("answers") else "warning", True), found
     closed = carry_out(checks(ServerConfig(), "http://127.0.0.1:1", token)[1])
     assert (closed.level, "Connection refused" in closed.found) == ("warning", True)
+    if found.level == "ok":
+        monkeypatch.setattr(GrafanaDouble, "FAILURE", "error reading InfluxDB. Status Code: 401")
+        failing = carry_out(checks(ServerConfig(), grafana, token)[1])
+        assert (failing.level, "400, error reading InfluxDB. Status Code: 401" in failing.found) == ("warning", True), failing
     no_url = carry_out(checks(ServerConfig(), "127.0.0.1:3000", token)[1])
     assert (no_url.level, "expected http://host:port" in no_url.found) == ("warning", True)
 

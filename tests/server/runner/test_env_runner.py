@@ -210,13 +210,14 @@ def test_only_one_instance_of_a_group_serves_and_never_one_that_evaluates(make_r
         assert silent.addresses() == []
 
 
-def test_without_a_learner_it_seeds_the_process_and_leaves_pytorchs_compiler_alone(
-    make_runner: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("learns", "index", "seed"), [(False, 0, 7), (True, 1, 8), (True, 2, 9)])
+def test_where_no_learner_is_it_seeds_the_process_and_leaves_pytorchs_compiler_alone(
+    make_runner: Make, monkeypatch: pytest.MonkeyPatch, learns: bool, index: int, seed: int
 ) -> None:
     """RLlib asks for deterministic algorithms, for which a build of PyTorch without CUDA imports the compiler: seconds of a start."""
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_: pytest.fail("it imports the compiler"))
-    runner = make_runner(learns=False, seed=7)
-    assert (torch.initial_seed(), runner.config.seed) == (7, 7)
+    runner = make_runner(index, num_env_runners=index, learns=learns, seed=7)
+    assert (torch.initial_seed(), runner.config.seed) == (seed, 7)
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
-from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.common.server_stats import PolicyFigures, ServerStats, TrainingIteration
 from policyserver.monitoring.reports import serving_process
 from policyserver.monitoring.sink import MultiSink, Sink
 from policyserver.server.daemon.checkpoints import Checkpoint
@@ -155,6 +155,8 @@ class DaemonMetrics:
         dropped = {(process,): float(report.by_hand_dropped) for process, report in present.items()}
         text = "Clients that chose actions themselves and are no longer told of, because they were too many."
         yield families.labelled(CounterMetricFamily, f"{prefix}_clients_by_hand_dropped", text, ["process"], dropped)
+        policies = {(process, each.policy): known(each) for process, report in present.items() for each in report.policies}
+        yield from families.of_labelled_figures(f"{prefix}_policy", PolicyFigures, ("process", "policy"), policies)
         text = "Whether it is to learn: 1, or 0 while learning is paused and without a learner."
         yield families.gauge(f"{prefix}_learner_enabled", text, float(self._learns()))
         yield from families.of_figures(f"{prefix}_learner", TrainingIteration, "", {"": known(iteration)})

@@ -22,6 +22,7 @@ DATA_SOURCE = "influxdb"
 """Identity of the data source that the dashboards ask, see deploy/grafana/provisioning."""
 _TIMEOUT_S = 5.0
 _MOST_BYTES = 2**20
+_MOST_TEXT = 200
 _MOST_APART_S = 2.0
 """Clocks further apart put points at times where no one looks for them."""
 
@@ -98,12 +99,21 @@ def _ask(url: str, headers: dict[str, str], missing: str = "it has no such data 
             found = json.loads(answer.read(_MOST_BYTES))
             return found if isinstance(found, dict) else {}, answer.headers.get("Date") or ""
     except urllib.error.HTTPError as error:
-        why = {401: "it wants a token or another one", 403: "the token may not see it", 404: missing}.get(error.code, error.reason)
+        why = {401: "it wants a token or another one", 403: "the token may not see it", 404: missing}.get(error.code)
+        why = why or _message_of(error) or error.reason
         raise DoubtError(f"{url}: {error.code}, {why}") from error
     except OSError as error:
         raise DoubtError(f"{url}: {getattr(error, 'reason', None) or error}") from error
     except ValueError as error:
         raise DoubtError(f"{url}: {missing}: no JSON") from error
+
+
+def _message_of(error: urllib.error.HTTPError) -> str:
+    """Return what the body of a refusal says: a data source that fails is a 400 to Grafana, and its reason is in the body."""
+    try:
+        return str(json.loads(error.read(_MOST_BYTES))["message"])[:_MOST_TEXT]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _compare_clocks(answered_at: str, place: str) -> None:

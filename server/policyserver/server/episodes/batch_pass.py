@@ -41,7 +41,6 @@ from policyserver.server.policies.policy import LIVE, LIVE_NAME, Policy, StepRes
 
 logger = logging.getLogger(__name__)
 
-
 _START, _OVERRIDE = int(StepFlag.START), int(StepFlag.OVERRIDE)
 _NONE = np.empty(0, np.int64)
 
@@ -209,6 +208,7 @@ class BatchPass:
                 draw_key=int(rows.drawn_by.keys[place]),
                 choice=batch.choices.get(index, NO_CHOICE),
             )
+            rows.begun[place] = client.client_id, name
             self._statistics.episodes_started += 1
         self._policy.commit(rows, decided, kept)
         places = pick(kept)

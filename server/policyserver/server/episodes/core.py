@@ -285,7 +285,9 @@ class EpisodeCore:
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
         statistics.return_mean = sum(statistics.returns) / len(statistics.returns) if statistics.returns else None
         statistics.weights_seq_no = self._policy.weights_seq_no
-        statistics.policies = (*(found.figures(name) for name, found in statistics.by_policy.items()), *self._policy.shadow_figures())
+        shadows = self._policy.shadow_figures()
+        statistics.shadow_rows_failed = sum(shadow.rows_failed for shadow in shadows)
+        statistics.policies = (*(found.figures(name) for name, found in statistics.by_policy.items()), *shadows)
         return statistics
 
     def queues(self) -> dict[str, float]:

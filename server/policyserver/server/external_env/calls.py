@@ -17,6 +17,7 @@ from ray import cloudpickle
 from policyserver.common.caller_episode import CallerEpisode
 from policyserver.common.errors import ActionTimeoutError, InvalidInputError, PolicyServerError
 from policyserver.common.spaces import Array
+from policyserver.server.episodes.received_rows import PolicyWanted
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,13 @@ class EnvironmentCall:
 class EnvironmentEpisode(CallerEpisode[EnvironmentCall]):
     """An open episode of an ExternalEnv. In flight stays a call whose caller did not wait for its answer."""
 
-    __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name")
+    __slots__ = ("calls", "has_ended", "id", "is_busy", "logged_info", "logged_reward", "name", "wanted")
 
-    def __init__(self, episode_id: Hashable, training_enabled: bool) -> None:
+    def __init__(self, episode_id: Hashable, training_enabled: bool, wanted: PolicyWanted) -> None:
         super().__init__(training_enabled)
         self.id = episode_id
+        self.wanted = wanted
+        """Which policy decides it, and how."""
         self.logged_reward = 0.0
         """Rewards logged since the newest call. Only the caller touches these and the info: an episode's calls follow each other."""
         self.logged_info: dict[str, Any] | None = None

@@ -146,6 +146,7 @@ class ExternalEnvEpisodes:
             [episode.name for episode in begin],
             {row: episode.sent_info for row, episode in enumerate(episodes) if episode.sent_info},
             [str(episode.id) for episode in begin],
+            wants=[episode.wanted for episode in begin],
         )
 
     def _ask(self, calls: list[EnvironmentCall], rows: ReceivedRows) -> None:

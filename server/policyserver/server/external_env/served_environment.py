@@ -8,8 +8,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
-from policyserver.common.errors import EpisodeDuplicateError, EpisodeFinishedError, EpisodeUnknownError
+from policyserver.common.errors import EpisodeDuplicateError, EpisodeFinishedError, EpisodeUnknownError, InvalidInputError
 from policyserver.common.rewards import add_reward, to_reward
+from policyserver.server.episodes.received_rows import PolicyWanted
 from policyserver.server.external_env.calls import CallQueue, EnvironmentCall, EnvironmentEpisode
 from policyserver.server.external_env.core_loop import CoreLoop
 
@@ -48,22 +49,34 @@ class ServedEnvironment:
         with self._lock:
             return list(self._open.values())
 
-    def start_episode(self, episode_id: Hashable | None = None, training_enabled: bool = True) -> Hashable:
+    def start_episode(
+        self, episode_id: Hashable | None = None, training_enabled: bool = True, *, policy: str = "", explore: bool = True
+    ) -> Hashable:
         """Start an episode.
+
+        Args:
+            episode_id: Its id; None makes one.
+            training_enabled: Whether the learner may learn from it.
+            policy: What decides its actions, as in `PolicyClient.start_episode`; "" leaves it to the server. Its first call is refused
+                where no such policy is there.
+            explore: Whether actions are drawn; else the most likely ones are taken.
 
         Raises:
             EpisodeDuplicateError: One of that id is open.
             EpisodeFinishedError: One of that id has ended.
+            InvalidInputError: The policy is no name.
             ServerUnavailableError: The server has stopped.
         """
         self.calls.check()
+        if not isinstance(policy, str):
+            raise InvalidInputError(f"policy: expected a name, such as 'live', received {policy!r}", field="policy")
         episode_id = uuid.uuid4().hex if episode_id is None else episode_id
         with self._lock:
             if episode_id in self._finished:
                 raise EpisodeFinishedError(f"Episode {episode_id} has already completed.", field="episode_id")
             if episode_id in self._open:
                 raise EpisodeDuplicateError(f"Episode {episode_id} is already started", field="episode_id")
-            self._open[episode_id] = EnvironmentEpisode(episode_id, training_enabled)
+            self._open[episode_id] = EnvironmentEpisode(episode_id, training_enabled, PolicyWanted(policy, not explore))
         return episode_id
 
     def get_action(self, episode_id: Hashable, observation: Any) -> Any:

@@ -113,6 +113,8 @@ class StepRows:
     """Numbers of the policies that decide, int32[n]; None: the one that learns decides all."""
     greedy: Mask | None = None
     """Whether the most likely action is taken, bool[n]; None: in no row."""
+    begun: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """At `commit`: client and id of the episodes that begin, by row."""
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from policyserver.common.server_stats import PolicyFigures
+
 Histogram = tuple[Sequence[int], float]
 """Counts of classes whose bounds double, and the sum of all values."""
 
@@ -35,6 +37,8 @@ class ServingReport:
     """By client, of those that chose actions themselves: actions that it was answered, that it chose, and of these overrides."""
     by_hand_dropped: int = 0
     """Such clients that are no longer told of, because they were too many."""
+    policies: tuple[PolicyFigures, ...] = ()
+    """What the episodes of each policy came to, since the process began."""
     shadow: str = ""
     """Name of the policy that shadows; empty: none does."""
     shadow_actions: list[Any] = field(default_factory=list)

@@ -63,6 +63,7 @@ from policyserver.server.runner.state import RunnerState
 
 logger = logging.getLogger(__name__)
 
+_EVALUATION_SEEDS = 1_000_000  # RLlib's, which evaluation instances have beside the others'
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
 
@@ -92,7 +93,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             ValueError: The spaces are missing or not supported, or a setting is there that nothing reads.
         """
         self._serving_config = ServingConfig.from_env_config(config.env_config)
-        EnvRunner.__init__(self, config=config if self._serving_config.learns else _seeded(config), **kwargs)
+        learns_here = self._serving_config.learns and not kwargs.get("worker_index")  # RLlib's learner is in this process
+        EnvRunner.__init__(self, config=config if learns_here else _seeded(config, kwargs.get("worker_index") or 0), **kwargs)
         self.config.seed = config.seed
         RunnerState.__init__(self)
         refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
@@ -358,17 +360,18 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._weights_pull.stop_group(self._env_runner_state_server)
 
 
-def _seeded(config: AlgorithmConfig) -> AlgorithmConfig:
+def _seeded(config: AlgorithmConfig, worker_index: int) -> AlgorithmConfig:
     """Seed the process as RLlib does, and return a configuration by which RLlib leaves that.
 
-    RLlib also asks for deterministic algorithms, for which PyTorch's builds without CUDA import its compiler: half of a start without a
-    learner. Nothing that is served needs them.
+    RLlib also asks for deterministic algorithms, for which PyTorch's builds without CUDA import its compiler: half of a start. Nothing that
+    is served needs them.
     """
     if config.seed is None:
         return config
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
+    seed = config.seed + worker_index + config.in_evaluation * _EVALUATION_SEEDS
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     unseeded = config.copy(copy_frozen=False)
     unseeded.seed = None
     return unseeded

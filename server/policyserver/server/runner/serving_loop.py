@@ -263,6 +263,7 @@ class ServingLoop:
             self.core.queues(),
             process,
             *self.core.by_hand(),
+            policies=statistics.policies,
         )
 
     def _stats(self) -> ServerStats:

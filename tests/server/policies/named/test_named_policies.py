@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -329,6 +330,28 @@ def test_a_shadow_decides_as_if_it_served_and_changes_nothing(model: str, make_h
     assert (figures.policy, figures.actions) == ("first shadow", 2 * STEPS)
     sent, shadow = (np.concatenate([getattr(each, name) for each in recorded]) for name in ("sent", "shadow"))
     assert figures.agreement == pytest.approx(np.mean(sent == shadow))
+    assert [episode for each in recorded for episode in each.episodes.tolist()] == [("client", "a"), ("client", "e")] * STEPS
+
+
+def test_a_shadow_that_fails_is_left_out_counted_and_logged_once_a_minute(
+    make_harness: Callable[..., CoreHarness], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = NamedPolicies(policies_of("mlp").live, shadow="first")
+    watching.add("first", policies_of("mlp").loaded()[0].policy)
+    player = Player(make_harness(watching), together=True)
+    player.begin({"a": PolicyWanted(), "e": PolicyWanted()}, observations(0))
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watching.loaded()[0].policy, "_net", None)
+    for step, clock[0] in ((1, 100.0), (2, 130.0), (3, 161.0), (4, 170.0)):
+        assert not any(answer.error for answer in player.go_on(step, observations(step)).values()), "the others go on"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "the shadow first could not decide 2 rows, 2 since it began; it is left out where it can't",
+        "the shadow first could not decide 4 rows, 6 since it began; it is left out where it can't",
+    ]
+    stats = player.harness.core.snapshot()
+    (figures,) = stats.policies
+    assert (figures.policy, figures.actions, figures.rows_failed, stats.shadow_rows_failed) == ("first shadow", 2, 8, 8)
 
 
 def test_figures_are_kept_by_policy(make_harness: Callable[..., CoreHarness]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -19,7 +20,7 @@ from policyserver.common.spaces import unflatten
 from policyserver.server.policies.connectors.connector_pipelines import ConnectorPipelines, RestoreState
 from policyserver.server.policies.connectors.connector_records import ConnectorOutputError
 from policyserver.server.policies.connectors.episode_callbacks import CREATED, END, START, STEP, EpisodeCallbacks
-from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, Savepoint
+from policyserver.server.policies.connectors.live_episodes import LiveEpisode, Savepoint
 from policyserver.server.policies.module.inference import PolicyNet, UnsupportedModuleError
 from policyserver.server.policies.policy import Array, StepRows
 
@@ -60,6 +61,12 @@ class PipelineOutputs:
     restore_connectors: list[RestoreState]
     """Bring the connectors back to the states they had before."""
 
+    def followed_by(self, later: PipelineOutputs, places: npt.NDArray[np.int64], later_places: npt.NDArray[np.int64]) -> PipelineOutputs:
+        """Return what this pass and the one after it did, of whose rows the places among all are given."""
+        steps = dict(zip([*places.tolist(), *later_places.tolist()], [*self.steps, *later.steps], strict=True))
+        restore = [*later.restore_connectors, *self.restore_connectors]
+        return PipelineOutputs([steps[place] for place in sorted(steps)], later.shared_data, restore)
+
     def undo(self) -> None:
         """Take the rows back out of their episodes and bring the connectors back to the states they had before."""
         for step in self.steps:
@@ -90,17 +97,30 @@ class ConnectorPass:
         self._lookback, self._chunk_steps = lookback, chunk_steps
         self._callbacks = callbacks
 
-    def run(self, rows: StepRows, live: Mapping[int, LiveEpisode], numbers: EpisodeNumbers, shared_data: dict[str, Any]) -> PipelineOutputs:
+    def run(
+        self,
+        rows: StepRows,
+        live: Mapping[int, LiveEpisode],
+        numbers: Iterator[int],
+        shared_data: dict[str, Any],
+        *,
+        explore: bool | None = None,
+    ) -> PipelineOutputs:
         """Add rows to their episodes and choose their actions. If it raises, nothing has changed.
 
-        `live` has the open episodes by slot. No number is taken for a new episode yet. `shared_data` is what the pass before left.
+        Args:
+            rows: The rows.
+            live: The open episodes by slot.
+            numbers: Free numbers for new episodes; none is taken yet.
+            shared_data: What the pass before left.
+            explore: RLlib's `explore` of the pipelines and the net; None leaves it as the net was made for.
         """
+        explore = self._net.explore if explore is None else explore
         done = PipelineOutputs([], dict(shared_data), self._pipelines.savepoint())
         try:
-            candidates = numbers.candidates()
             for place in range(len(rows)):
-                done.steps.append(self._begin(rows, place, live, candidates))
-            self._send(rows, done)
+                done.steps.append(self._begin(rows, place, live, numbers))
+            self._send(rows, done, explore)
         except BaseException:
             done.undo()
             raise
@@ -115,10 +135,10 @@ class ConnectorPass:
             return Step(known, known.episode.cut(len_lookback_buffer=self._lookback), None)
         return Step(known, known.episode, Savepoint(known.episode))
 
-    def _send(self, rows: StepRows, done: PipelineOutputs) -> None:
+    def _send(self, rows: StepRows, done: PipelineOutputs, explore: bool) -> None:
         steps, episodes = done.steps, [step.episode for step in done.steps]
         columns = self._extend(rows, steps)
-        batch = self._pipelines.to_module(self._net, episodes, done.shared_data, columns, rows.training)
+        batch = self._pipelines.to_module(self._net, episodes, done.shared_data, columns, rows.training, explore=explore)
         for step in steps:
             self._call(START if step.is_first else STEP, step)
             if step.episode.is_done:
@@ -127,7 +147,7 @@ class ConnectorPass:
             return
         # The net gets the rows that end their episodes too: connectors may have put anything into the batch, which can't be taken apart.
         state_in = [leaf.numpy() for leaf in tree.flatten(batch[Columns.STATE_IN])] if self._net.initial_state else []
-        self._read(steps, self._pipelines.to_environment(self._net, batch, episodes, done.shared_data))
+        self._read(steps, self._pipelines.to_environment(self._net, batch, episodes, done.shared_data, explore=explore), explore)
         for place, step in enumerate(steps):
             step.state_in = [leaf[place] for leaf in state_in]
 
@@ -165,7 +185,7 @@ class ConnectorPass:
             chunks = live.chunks if step.episode is live.episode else [*live.chunks, live.episode]
             self._callbacks.call(name, step.episode, live.index, self._net.module, self._pipelines.metrics, chunks)
 
-    def _read(self, steps: list[Step], columns: dict[str, Any]) -> None:
+    def _read(self, steps: list[Step], columns: dict[str, Any], explore: bool) -> None:
         """Take each step's part out of what the module-to-env pipeline gives."""
         if Columns.ACTIONS not in columns:
             raise UnsupportedModuleError(
@@ -182,7 +202,7 @@ class ConnectorPass:
             step.action, step.executed = _own(actions[number]), self._executed(executed[number])
             step.outputs = {name: _own(column[number]) for name, column in columns.items()}
             step.outputs[WEIGHTS_SEQ_NO] = self._net.weights_seq_no
-        if not self._net.explore and {Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS} <= columns.keys():
+        if not explore and {Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS} <= columns.keys():
             # RLlib's are zeros there, of the actions' dtype and shape.
             log_probs = log_probs_of(self._net, [step.outputs for step in steps], np.stack([step.action for step in steps]))
             assert log_probs is not None

@@ -68,7 +68,14 @@ class ConnectorPipelines:
         ]
 
     def to_module(
-        self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], columns: dict[str, Any], training: Mask
+        self,
+        net: PolicyNet,
+        episodes: list[SingleAgentEpisode],
+        shared_data: dict[str, Any],
+        columns: dict[str, Any],
+        training: Mask,
+        *,
+        explore: bool,
     ) -> dict[str, Any]:
         """Turn the newest observations of n episodes into the net's batch.
 
@@ -78,27 +85,31 @@ class ConnectorPipelines:
             shared_data: What connectors leave for each other, from call to call.
             columns: What came from the environment, by column name, a list of n items each.
             training: Which episodes are trained on, bool[n]. RLlib's filters don't learn from the others.
+            explore: Whether the episodes explore.
         """
-        arguments = self._arguments(net, episodes, shared_data, ENV_TO_MODULE_CONNECTOR)
+        arguments = self._arguments(net, episodes, shared_data, ENV_TO_MODULE_CONNECTOR, explore)
         with self._filters_learn_from(training):
             return dict(self.env_to_module(batch={}, **arguments, **columns))
 
     def to_environment(
-        self, net: PolicyNet, batch: dict[str, Any], episodes: list[SingleAgentEpisode], shared_data: dict[str, Any]
+        self, net: PolicyNet, batch: dict[str, Any], episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], *, explore: bool
     ) -> dict[str, Any]:
         """Ask the net and turn what it gives into n items in each column."""
         # Connectors get the net's tensors, which outside of this mode could not be written to.
         with torch.inference_mode():
-            if self.one_by_one and len(episodes) > 1:
-                rows = [net.forward(_row(batch, place)) for place in range(len(episodes))]
+            if self.one_by_one and explore and len(episodes) > 1:
+                rows = [net.forward(_row(batch, place), explore=explore) for place in range(len(episodes))]
                 out = tree.map_structure(lambda *parts: torch.cat(parts), *rows)
             else:
-                out = net.forward(batch)
+                out = net.forward(batch, explore=explore)
             self.net_chose = Columns.ACTIONS in out
-            return dict(self.module_to_env(batch=out, **self._arguments(net, episodes, shared_data, MODULE_TO_ENV_CONNECTOR)))
+            arguments = self._arguments(net, episodes, shared_data, MODULE_TO_ENV_CONNECTOR, explore)
+            return dict(self.module_to_env(batch=out, **arguments))
 
-    def _arguments(self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], name: str) -> dict[str, Any]:
-        of_net = {"rl_module": net.module, "explore": net.explore, "metrics": self.metrics, "metrics_prefix_key": (name,)}
+    def _arguments(
+        self, net: PolicyNet, episodes: list[SingleAgentEpisode], shared_data: dict[str, Any], name: str, explore: bool
+    ) -> dict[str, Any]:
+        of_net = {"rl_module": net.module, "explore": explore, "metrics": self.metrics, "metrics_prefix_key": (name,)}
         return {**of_net, "episodes": episodes, "shared_data": shared_data}
 
     @contextmanager

@@ -25,7 +25,7 @@ from policyserver.server.policies.connectors.connector_records import ConnectorO
 from policyserver.server.policies.connectors.episode_callbacks import EpisodeCallbacks
 from policyserver.server.policies.connectors.live_episodes import EpisodeNumbers, LiveEpisode, PendingStep
 from policyserver.server.policies.module.inference import NetPolicy, PolicyNet, UnsupportedModuleError
-from policyserver.server.policies.policy import Array, Choice, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
+from policyserver.server.policies.policy import LIVE_NAME, Array, Choice, DrawKeys, Mask, ModuleOutputs, StepLayout, StepResult, StepRows
 
 _NOT_RECORDED = (Columns.STATE_OUT, WEIGHTS_SEQ_NO)
 
@@ -108,7 +108,7 @@ class ConnectorPolicy(NetPolicy):
             Exception: What a connector, a callback or the module raised.
         """
         self._take_back()
-        done = self._uncommitted = self._passes.run(rows, self._live, self._numbers, self._shared_data)
+        done = self._uncommitted = self._run(rows)
         try:
             return self._decided(rows, done)
         except BaseException:
@@ -116,13 +116,13 @@ class ConnectorPolicy(NetPolicy):
             raise
 
     def choose(self, name: str, episode_id: str, *, greedy: bool) -> Choice:
-        """Choose the policy that learns, exploring: one pass of the pipelines is one or the other.
+        """Choose the policy that learns, the only one with RLlib's own pipelines.
 
         Raises:
-            PolicyUnknownError: Another policy was named, or a greedy episode is wanted.
+            PolicyUnknownError: Another one was named.
         """
-        if greedy:
-            text = "expected an episode that explores, received explore=False: some connector or callback has no array code here"
+        if name not in ("", LIVE_NAME):
+            text = f"expected {LIVE_NAME!r}, the only one here, for some connector or callback has no array code, received {name!r}"
             raise PolicyUnknownError(f"policy: {text}", field="policy")
         return super().choose(name, episode_id, greedy=greedy)
 
@@ -185,16 +185,39 @@ class ConnectorPolicy(NetPolicy):
 
     # What was decided ----------------------------------------------------------------------------------------------------------------
 
+    def _run(self, rows: StepRows) -> PipelineOutputs:
+        """Send the rows through the pipelines: RLlib's `explore` is one for all rows of a call, so greedy ones have a call of their own."""
+        numbers = self._numbers.candidates()
+        if rows.greedy is None or not rows.greedy.any():
+            return self._passes.run(rows, self._live, numbers, self._shared_data)
+        if rows.greedy.all():
+            return self._passes.run(rows, self._live, numbers, self._shared_data, explore=False)
+        exploring, greedy = np.flatnonzero(~rows.greedy), np.flatnonzero(rows.greedy)
+        first = self._passes.run(rows.of_one_policy(exploring), self._live, numbers, self._shared_data)
+        try:
+            second = self._passes.run(rows.of_one_policy(greedy), self._live, numbers, first.shared_data, explore=False)
+        except BaseException:
+            first.undo()
+            raise
+        return first.followed_by(second, exploring, greedy)
+
     def _decided(self, rows: StepRows, done: PipelineOutputs) -> StepResult:
         self._take_given(rows, done.steps)
-        asking = [step for step, ends in zip(done.steps, rows.ends.tolist(), strict=True) if not ends]
+        asks = ~rows.ends
+        asking = [done.steps[place] for place in np.flatnonzero(asks).tolist()]
+        greedy = rows.greedy[asks] if rows.greedy is not None else np.zeros(len(asking), np.bool_)
         layout = self.layout
-        for step in asking[:1]:  # they all have the same columns
+        for step in [step for step, is_greedy in zip(asking, greedy.tolist(), strict=True) if not is_greedy][
+            :1
+        ]:  # all have the same columns
             if unknown := sorted((step.outputs.keys() ^ layout.outputs.keys()) - set(_NOT_RECORDED)):
                 raise ConnectorOutputError(
                     f"columns: expected {sorted(layout.outputs)} from the module and the module-to-env connectors, as when they were "
                     f"tried out, received {sorted(step.outputs)}, which differ in {unknown}; have them give the same columns at every step"
                 )
+        for place in np.flatnonzero(greedy).tolist():  # which no learner sees: the inference pass may give others than the exploration pass
+            given = asking[place].outputs
+            asking[place].outputs = {name: np.zeros(*leaf) for name, leaf in layout.outputs.items() if name not in given} | given
         outputs = {
             name: column_of(name, [step.outputs[name] for step in asking], leaf_shape) for name, leaf_shape in layout.outputs.items()
         }
@@ -248,10 +271,10 @@ class ConnectorPolicy(NetPolicy):
     def _try_out(self, passes: ConnectorPass, pipeline: ConnectorPipelineV2, state_every: int) -> StepLayout:
         """Send an episode of one step through copies of the pipelines."""
         row = self._trial_row()
-        first = passes.run(replace(row, is_new=~row.is_new), {}, self._numbers, {}).steps[0]
+        first = passes.run(replace(row, is_new=~row.is_new), {}, self._numbers.candidates(), {}).steps[0]
         written = [first.episode.observations.data[-1]]
         first.live.pending = PendingStep(first.action, first.outputs)
-        second = passes.run(row, {0: first.live}, self._numbers, {}).steps[0]
+        second = passes.run(row, {0: first.live}, self._numbers.candidates(), {}).steps[0]
         written.append(second.episode.observations.data[-1])
         self._recorded = RecordedObservations.like(written, (first.episode.observation_space, self._space, pipeline.observation_space))
         module = type(self._net.module).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 """Actions that wait to be recorded."""
+LOG_INTERVAL_S = 60.0
+"""Least time from one line of the log about failures to the next."""
 
 
 class ShadowActions(NamedTuple):
@@ -25,6 +29,8 @@ class ShadowActions(NamedTuple):
 
     draw_keys: npt.NDArray[np.uint64]
     """Of their episodes: a hash of the id."""
+    episodes: npt.NDArray[np.object_]
+    """Client and id of their episodes, as the record of ended episodes has them: a pair of texts each."""
     steps: npt.NDArray[np.int64]
     """Number of each in its episode."""
     sent: Array
@@ -52,7 +58,8 @@ class _Computed:
 class Shadow:
     """Keeps a recurrent state of its own for each episode, by slot. Owned by the loop thread.
 
-    Overflow policy of what waits to be recorded: the oldest are dropped and counted. A shadow that fails is left out of the pass.
+    Overflow policy of what waits to be recorded: the oldest are dropped and counted. A shadow that fails is left out of the pass, which is
+    counted, and logged at most once a minute.
     """
 
     def __init__(self, name: str, initial_state: list[Array]) -> None:
@@ -62,8 +69,11 @@ class Shadow:
         self._computed: _Computed | None = None
         self._waiting: deque[ShadowActions] = deque()
         self._waiting_count = 0
-        self._has_failed = False
-        self.actions = self.agreed = self.missing = 0
+        self._episodes: npt.NDArray[np.object_] = np.empty(0, np.object_)
+        """Client and id of each episode, by slot."""
+        self._logged_s = -math.inf
+        self._unlogged = 0
+        self.actions = self.agreed = self.missing = self.failed = 0
 
     def decide(self, policy: VectorizedPolicy, rows: StepRows, decided: StepResult) -> None:
         """Compute the rows that the policy that learns decided; nothing changes before `commit`."""
@@ -78,9 +88,7 @@ class Shadow:
         try:
             answer = policy.decide(part)
         except Exception:
-            if not self._has_failed:
-                logger.exception("the shadow %s could not decide %d rows; it is left out where it can't", self.name, len(places))
-            self._has_failed = True
+            self._note_failure(len(places))
             return
         sent = decided.executed[ours[asks]]
         asked = np.ones(len(places), np.bool_)
@@ -89,6 +97,7 @@ class Shadow:
 
     def commit(self, rows: StepRows, kept: Mask) -> None:
         """Keep the states and the actions of the rows that were kept."""
+        self._note_episodes(rows, kept)
         computed, self._computed = self._computed, None
         if computed is None:
             return
@@ -102,7 +111,8 @@ class Shadow:
         same = (sent == shadow).reshape(len(sent), -1).all(axis=1)
         self.actions += len(sent)
         self.agreed += int(np.count_nonzero(same))
-        self._waiting.append(ShadowActions(by.keys, by.steps, sent, shadow, computed.version))
+        episodes = self._episodes[rows.slots[computed.places][compared]]
+        self._waiting.append(ShadowActions(by.keys, episodes, by.steps, sent, shadow, computed.version))
         self._waiting_count += len(sent)
         while self._waiting_count > MOST_WAITING and len(self._waiting) > 1:
             dropped = len(self._waiting.popleft().steps)
@@ -115,10 +125,33 @@ class Shadow:
         return taken
 
     def figures(self) -> list[PolicyFigures]:
-        """Return how many actions it computed, and how many of them were sent, too."""
-        if not self.actions:
+        """Return how many actions it computed, how many of them were sent, too, and what is missing."""
+        if not self.actions and not self.failed:
             return []
-        return [PolicyFigures(f"{self.name} shadow", actions=self.actions, agreement=self.agreed / self.actions)]
+        agreement = self.agreed / self.actions if self.actions else None
+        figures = PolicyFigures(
+            f"{self.name} shadow", actions=self.actions, agreement=agreement, rows_failed=self.failed, actions_unrecorded=self.missing
+        )
+        return [figures]
+
+    def _note_failure(self, rows: int) -> None:
+        """Count rows that it could not decide, while that error is handled, and say so if the log has not been told for a while."""
+        self.failed += rows
+        self._unlogged += rows
+        if (now_s := time.monotonic()) >= self._logged_s + LOG_INTERVAL_S:
+            text = "the shadow %s could not decide %d rows, %d since it began; it is left out where it can't"
+            logger.exception(text, self.name, self._unlogged, self.failed)
+            self._logged_s, self._unlogged = now_s, 0
+
+    def _note_episodes(self, rows: StepRows, kept: Mask) -> None:
+        """Know the episodes that begin by their slots."""
+        for place, episode in rows.begun.items():
+            if kept[place]:
+                if (slot := int(rows.slots[place])) >= len(self._episodes):
+                    grown = np.empty(max(2 * len(self._episodes), slot + 1), np.object_)
+                    grown[: len(self._episodes)] = self._episodes
+                    self._episodes = grown
+                self._episodes[slot] = episode
 
     def _states_of(self, rows: StepRows) -> list[Array]:
         if not self._states:
