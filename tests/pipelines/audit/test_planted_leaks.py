@@ -38,6 +38,7 @@ from policyserver.pipelines.market.execution import broker
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.matching import matches as market_matches
+from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import Opening
 from policyserver.pipelines.market.execution.order_table import KIND, PRICE, SIDE, SYMBOL
 from policyserver.pipelines.market.feed import BarFeed
@@ -396,8 +397,14 @@ def learnt_in_the_order_of_play(patch: Patch) -> None:
 # Fills -------------------------------------------------------------------------------------------------------------------------------
 
 
+def without_next_open(patch: Patch) -> None:
+    """All orders are in the table, where the leaks below look for them; the books are the same to the bit."""
+    patch.setattr(NextOpen, "take", lambda self, requests: False)
+
+
 def filled_at(patch: Patch, field_name: str) -> None:
     """Market orders fill at a price of the bar at whose close they were given."""
+    without_next_open(patch)
     before = EpisodeBlock.fill
 
     def fill(self: EpisodeBlock, rows: Rows, bar: BarRows, present: BoolArray | None = None) -> Fills:
@@ -415,6 +422,7 @@ def filled_at(patch: Patch, field_name: str) -> None:
 
 
 def bought_low_and_sold_high(patch: Patch) -> None:
+    without_next_open(patch)
     before = Filling.fill
 
     def fill(self: Filling, places: IntArray, rows: IntArray, slot: int, reference: FloatArray) -> None:
