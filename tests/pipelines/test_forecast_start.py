@@ -38,7 +38,7 @@ def config(**options: Any) -> PipelineConfig:
     settings: dict[str, Any] = {
         "seed": 3,
         "worker_number": 0,
-        "episodes": PlayedEpisodesConfig(concurrent=70, steps=2_000),
+        "episodes": PlayedEpisodesConfig(concurrent=140, steps=2_000),
         "prices": PricesConfig(bars_per_episode=20, warmup_bars=30),
         "stop_timeout_s": 10.0,
     }
@@ -122,7 +122,7 @@ def test_simulated_episodes_that_the_models_have_learnt_are_refused(tmp_path: Pa
     with pytest.raises(SettingsError) as caught:
         check(beginning(config(), tmp_path / "one"))
     assert str(caught.value) == (
-        f"regressor.state: expected episodes that it has not learnt (episodes.first_round = {-(-before // 70)} or more, or another seed), "
+        f"regressor.state: expected episodes that it has not learnt (episodes.first_round = {-(-before // 140)} or more, or another seed), "
         f"received a state that has learnt those before {before} of this seed, and a run from 0"
     )
     assert check(later(config(), tmp_path / "one")) is not None

@@ -51,7 +51,7 @@ RULES: dict[str, dict[str, Any]] = {
     "margin": {"account": AccountConfig(max_leverage=1.5, maintenance_fraction=0.3), "actions": "target_weight"},
     "grid": {"instrument": InstrumentConfig(tick=0.01, lot=0.1, fee_fixed=1.0, borrow_fraction=1e-4, volume_fraction=0.05)},
     "one episode": {"concurrent": 1},
-    "two blocks": {"concurrent": 64, "prices": {"bars_per_episode": 20}},
+    "two blocks": {"concurrent": 128, "prices": {"bars_per_episode": 20}},
 }
 
 

@@ -17,7 +17,7 @@ from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHold
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.order_records import record_order_events
 from policyserver.pipelines.played_block import PlayedBlock
-from policyserver.pipelines.run_state import ExactSum, ShownDecision
+from policyserver.pipelines.run_state import DECISIONS_KEPT, ExactSum, ShownDecision
 
 _SHOWN_PER_BATCH = 3
 """Decisions of a batch that are shown, so that those of several threads are seen together."""
@@ -122,8 +122,8 @@ class RewardNode(PipelineNode[FillEvent]):
         self._recorder.add("step", columns, symbol=played.symbols_of(rows))
 
     def _show(self, played: PlayedBlock, rows: IntArray, rewards: FloatArray) -> None:
-        """Show some decisions whose reward is known, unless others were shown a moment ago."""
-        if (now_s := time.monotonic()) < self._shows_again_s:
+        """Show some decisions whose reward is known, unless as many as are shown came a moment ago."""
+        if (now_s := time.monotonic()) < self._shows_again_s and len(self._run_state.decisions) >= DECISIONS_KEPT:
             return
         self._shows_again_s = now_s + _SHOW_S
         decision, actions = played.decision, played.block.rules.actions
