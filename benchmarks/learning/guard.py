@@ -38,7 +38,7 @@ _NETS = (([64, 64], 15), ([1024, 1024], 3))
 """Hidden layers of the nets whose cost is measured, and updates: one whose updates are short, and one whose weights are large."""
 
 
-class EndedEpisodesRunner(SingleAgentEnvRunner):  # type: ignore[misc]
+class EndedEpisodesRunner(SingleAgentEnvRunner):
     """RLlib's env runner, which notes the return and the policy version of each episode that ends."""
 
     def sample(self, **arguments: Any) -> list[SingleAgentEpisode]:
@@ -166,7 +166,8 @@ def cost(hidden: list[int], updates: int) -> Cost:
             seconds.append(time.thread_time() - began)
     module = learners[1].module[DEFAULT_MODULE_ID]
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    return Cost(*(statistics.median(seconds) for seconds in taken), KeptState(learners[1]).nbytes, weights)
+    without_s, guarded_s = (statistics.median(seconds) for seconds in taken)
+    return Cost(without_s, guarded_s, KeptState(learners[1]).nbytes, weights)
 
 
 def print_cost() -> None:

@@ -34,6 +34,7 @@ num_epochs = 10
 clip_param = 1.0
 use_kl_loss = false
 lr = 0.003
+gamma = 0.0
 learner_connector = "python:tests.integration.spoiled_learning.connectors"
 [algorithm.learners]
 learner_class = "python:tests.integration.spoiled_learning.SpoiledLearner"

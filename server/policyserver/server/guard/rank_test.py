@@ -37,5 +37,6 @@ def _cumulative(few: int, many: int) -> npt.NDArray[np.float64]:
     for part in range(many + 1):
         for parts in range(1, few + 1):
             counts[parts, part:] += counts[parts - 1, : few * many + 1 - part]
-    cumulative = np.cumsum(counts[few])  # of exactly `few` parts, of which any may be zero
-    return cumulative / cumulative[-1]
+    cumulative: npt.NDArray[np.float64] = np.cumsum(counts[few])  # of exactly `few` parts, of which any may be zero
+    cumulative /= cumulative[-1]
+    return cumulative
