@@ -20,6 +20,8 @@ from policyserver.v1 import admin_service_pb2, policy_service_pb2, space_pb2, te
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.timeout(300)  # the first test builds the site
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

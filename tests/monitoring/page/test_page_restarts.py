@@ -88,7 +88,8 @@ def has_news(feed: Feed, rows: list[Any]) -> bool:
 @pytest.mark.long
 def test_what_is_read_bit_by_bit_adds_up_to_the_same(path: Path) -> None:
     reader = StoreReader(path)
-    feed, rows = Feed(reader, PageSelection(run="r")), []
+    feed = Feed(reader, PageSelection(run="r"))
+    rows: list[Any] = []
     for begin_s, boot_id in ((0, "one"), (100, "two"), (200, "three")):
         write(path, server(begin_s, 51, boot_id, episodes_open=4))
         wait_until(
