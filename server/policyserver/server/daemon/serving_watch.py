@@ -54,9 +54,9 @@ class ServingWatch:
         self._thread.join(_JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
-        is_last = False
+        is_last, wait_s = False, 0.0  # at once, so that /readyz says so as soon as `ctl wait-ready` does
         while not is_last:
-            is_last = self._closing.wait(INTERVAL_S)
+            is_last, wait_s = self._closing.wait(wait_s), INTERVAL_S
             try:
                 reports = self._ask(INTERVAL_S, self._record_episodes)
                 self.newest = [report.counters for report in reports]
