@@ -109,8 +109,8 @@ def test_a_checkpoint_of_another_run_is_loaded_by_its_folder_in_the_configuratio
     server = Server(tmp_path / "second", more=f'[policies]\nload = {{ other = "{foreign["path"]}" }}\n{operator}')
     with server.daemon as daemon:
         daemon.wait_ready(120.0)
-        over_tcp = ("--address", address, "--tls_ca_file", str(tmp_path / "second" / "admin.crt"))
-        over_tcp += ("--token_file", str(tmp_path / "second" / "operator"))
+        folder = tmp_path / "second"
+        over_tcp = ("--address", address, "--tls_ca_file", str(folder / "admin.crt"), "--token_file", str(folder / "operator"))
         status = run_here("policy-server", "ctl", "status", "--json", *over_tcp)
         assert (status.returncode, str(tmp_path) in status.stdout, '"other"' in status.stdout) == (0, False, True), "it has no paths"
         refused = run_here("policy-server", "ctl", "load", foreign["path"], *over_tcp)

@@ -1,7 +1,8 @@
-"""The serving processes are asked once a second, and at once where an update wants their episodes judged before it is served."""
+"""The serving processes are asked from the first moment on once a second, and at once where an update wants their episodes judged before it is served."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +21,14 @@ class Processes:
     def __init__(self, takes_s: float = 0.0) -> None:
         self.asked: list[float] = []
         self.judged = 0
-        self._takes_s = takes_s
+        self.takes_s = takes_s
         self.answers = threading.Event()
         self.answers.set()
 
     def ask(self, timeout_s: float, on_late: Callable[[Any], None]) -> Sequence[ServingReport]:
         self.asked.append(time.monotonic())
         self.answers.wait(10.0)
-        time.sleep(self._takes_s)
+        time.sleep(self.takes_s)
         return [ServingReport({})]
 
     def judge(self, report: ServingReport) -> None:
@@ -35,7 +36,23 @@ class Processes:
 
 
 def watch(processes: Processes) -> ServingWatch:
-    return ServingWatch(processes.ask, MultiSink(), {"run": "r", "policy": "PPO", "worker": "w"}, processes.judge)
+    """Watch processes, after the first look."""
+    watching = ServingWatch(processes.ask, MultiSink(), {"run": "r", "policy": "PPO", "worker": "w"}, processes.judge)
+    assert watching.wait_looked(10.0)
+    processes.judged = 0
+    time.sleep(0.01 + 2 * processes.takes_s)  # it rests for as long as it took
+    return watching
+
+
+def test_the_first_report_is_asked_for_at_once() -> None:
+    asked = threading.Event()
+
+    def ask(*_: object) -> list[ServingReport]:
+        asked.set()
+        return []
+
+    with contextlib.closing(ServingWatch(ask, MultiSink(), {})):
+        assert asked.wait(INTERVAL_S / 2), "a server that serves is ready to whatever asks /readyz"
 
 
 def test_a_look_is_done_at_once_and_is_waited_for() -> None:
@@ -57,8 +74,8 @@ def test_a_look_is_done_at_once_and_is_waited_for() -> None:
 
 def test_a_wait_is_bounded_and_what_is_asked_meanwhile_is_the_same_look() -> None:
     processes = Processes()
-    processes.answers.clear()
     watching = watch(processes)
+    processes.answers.clear()
     try:
         watching.look()
         watching.look()
@@ -95,9 +112,12 @@ def test_an_update_does_not_wait_for_a_look_that_fails_or_for_one_after_the_end(
             raise RuntimeError("a judge's own fault")
 
     watching = ServingWatch(processes.ask, MultiSink(), {"run": "r", "policy": "PPO", "worker": "w"}, judge)
+    assert watching.wait_looked(10.0), "the first look is done at once"
+    assert processes.judged == 1
+    time.sleep(0.05)
     watching.look()
     assert watching.wait_looked(10.0)
-    assert processes.judged == 1
+    assert processes.judged == 2
     watching.close()
     watching.look()
     assert watching.wait_looked(10.0)

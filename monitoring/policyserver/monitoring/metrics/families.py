@@ -42,14 +42,12 @@ def of_figures(prefix: str, cls: type, label: str, each: Mapping[str, Mapping[st
         label: Name of the label that tells instances apart; "" for a single one.
         each: The figures that have a value, by that label's value.
     """
-    by_labels: dict[tuple[str, ...], Mapping[str, Any]] = {(value,) if label else (): values for value, values in each.items()}
+    by_labels = {(value,) if label else (): values for value, values in each.items()}
     yield from of_labelled_figures(prefix, cls, [label] if label else [], by_labels)
 
 
-def of_labelled_figures(
-    prefix: str, cls: type, labels: Sequence[str], each: Mapping[tuple[str, ...], Mapping[str, Any]]
-) -> Iterator[Metric]:
-    """Yield a family for each figure that a dataclass declares, but for texts; the figures are by the values of several labels."""
+def of_labelled_figures(prefix: str, cls: type, labels: Sequence[str], each: Mapping[Any, Mapping[str, Any]]) -> Iterator[Metric]:
+    """Yield the same for instances that several labels tell apart; `each` is by tuples of these labels' values."""
     for name, figure in figures(cls).items():
         if figure.kind is not Kind.TEXT:
             family = _family(figure)(_spelled(prefix, figure), _help(figure), labels=labels)

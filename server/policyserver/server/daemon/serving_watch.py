@@ -59,7 +59,7 @@ class ServingWatch:
         self.newest: list[Mapping[str, Any]] = []
         """The counters that the serving processes answered last, one entry for each that did; from any thread."""
         self._is_closing = False
-        self._asked = self._looked = 0
+        self._asked, self._looked = 1, 0  # the first look is asked for by the start
         """Looks that were asked for, and those that are done."""
         self._look_after_s = 0.0
         self._changed = threading.Condition()  # guards the four above
@@ -87,7 +87,7 @@ class ServingWatch:
 
     def _run(self) -> None:
         is_last = False
-        point_s = time.monotonic() + INTERVAL_S
+        point_s = time.monotonic()  # at once, so that /readyz says so as soon as `ctl wait-ready` does
         while not is_last:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing or self._asked != self._looked, point_s - time.monotonic())
