@@ -102,6 +102,7 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
         assert rows == [("other greedy", 12, 12.0, 0, 0), ("live@start", 12, 12.0, 1, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_shadows_actions_are_recorded_and_never_sent(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
