@@ -1,4 +1,4 @@
-"""The serving processes are asked from the first moment on once a second, and at once where an update wants their episodes judged before it is served."""
+"""The serving processes are asked from the first moment on, once a second, and at once where an update wants episodes judged."""
 
 from __future__ import annotations
 
