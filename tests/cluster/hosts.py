@@ -51,7 +51,9 @@ class _Namespaces:
 
     def __init__(self, *kinds: str) -> None:
         command = ["unshare", *(f"--{kind}" for kind in kinds), "--pid", "--fork", "--mount-proc", "--kill-child"]
-        self._unshare = subprocess.Popen([*command, sys.executable, "-ISc", _INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._unshare = subprocess.Popen(
+            [*command, sys.executable, "-ISc", _INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         assert self._unshare.stdout is not None
         if self._unshare.stdout.readline() != b"ready\n":
             self.close()
@@ -166,7 +168,11 @@ class Host:
     def start_ray(self, *options: str, env: Mapping[str, str]) -> None:
         """Start a Ray node, of a cluster by `--address=...`, or the head by `--head`."""
         ray = str(Path(sys.executable).with_name("ray"))
-        limits = ("--disable-usage-stats", "--object-store-memory=200000000", "--include-dashboard=false")
+        limits = (
+            "--disable-usage-stats",
+            "--object-store-memory=200000000",
+            *(["--include-dashboard=false"] if "--head" in options else []),
+        )
         self.run(ray, "start", *options, f"--node-ip-address={self.address}", *limits, env=env)
 
     def processes(self, name: str) -> list[psutil.Process]:

@@ -20,8 +20,8 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.run import closing_sink
 from policyserver.server.daemon.served_episodes import ServedEpisodes
-from policyserver.server.policies.named.shadow import ShadowActions
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.processes.shadow_actions import ShadowActions
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 

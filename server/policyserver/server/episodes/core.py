@@ -102,6 +102,7 @@ class EpisodeCore:
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         if not demand.learns:
             self.room.lift()
+        self._held_for: PolicyServerError | None = None
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
@@ -180,6 +181,11 @@ class EpisodeCore:
         self._requests.look()
 
     @property
+    def episodes_open(self) -> int:
+        """Open episodes now."""
+        return self._table.open
+
+    @property
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
         return self._pass.starts.refusal()
@@ -243,6 +249,12 @@ class EpisodeCore:
         self._pass.starts.drain_error = ending_error(is_final=is_final)
         self.room.lift()
         self._requests.drain()
+
+    def hold_starts(self, reason: PolicyServerError | None) -> None:
+        """Refuse new episodes for a reason, unless they are refused for good; None ends that."""
+        starts = self._pass.starts
+        if starts.drain_error is self._held_for:
+            starts.drain_error = self._held_for = reason
 
     def limit_starts(self, most: int) -> None:
         """Refuse episodes once so many have been started in all, and tell their callers that no server comes back."""

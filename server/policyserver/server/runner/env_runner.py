@@ -30,6 +30,8 @@ from ray.rllib.utils import force_list
 
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
+from policyserver.server.config.link_address import RemoteAddress
+from policyserver.server.config.node_address import advertised, on_this_node
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
@@ -40,20 +42,22 @@ from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
-from policyserver.server.processes.driver_link import (
+from policyserver.server.processes.driver_link import leave_at_once
+from policyserver.server.processes.link import (
     DROP_POLICY,
+    ENDPOINTS,
     HOLD_POLICY,
     INTERRUPT,
     LOG_LEVEL,
     PAUSE,
     POLICIES,
     ROLL_BACK,
-    follow_driver,
-    leave_at_once,
+    Followed,
 )
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.runner.following import follow, node_ip
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -97,6 +101,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
+        self._others: list[str] = []
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
@@ -154,6 +159,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
         loop.endpoints = self._endpoints
+        if self._is_on_cluster:
+            loop.advertise = partial(advertised, config.listen.advertise, node_ip=node_ip())
         loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         loop.start()
         if self.env is not None:
@@ -170,16 +177,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 PAUSE: loop.pause_learning,
                 DROP_POLICY: self.drop_policy,
                 POLICIES: self.hold_policies,
+                ENDPOINTS: self._take_endpoints,
             }
-            self._stop_following = follow_driver(
-                config.driver_link,
-                self.drain,
-                leave_at_once,
-                self._revive,
-                self.report,
-                orders,
-                {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy},
-            )
+            questions = {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy}
+            followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
+            self._stop_following = follow(config.driver_link, followed, self._index, loop)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
@@ -195,11 +197,25 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance with this index of RLlib's, or of this one."""
-        return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
+        address = self._serving_config.listen.address
+        if self._is_on_cluster:
+            address = on_this_node(address, node_ip())
+        return address_of(address, max((self._index if index is None else index) - 1, 0))
+
+    @property
+    def _is_on_cluster(self) -> bool:
+        """Whether the serving instances may be on several machines."""
+        return isinstance(self._serving_config.driver_link, RemoteAddress)
+
+    def _take_endpoints(self, addresses: dict[str, int]) -> None:
+        """Take the addresses of all serving instances, on whichever machines they are."""
+        self._others = list(addresses)
 
     def _endpoints(self) -> list[str]:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
         assert self._serving_loop is not None
+        if self._is_on_cluster:
+            return self._others or self._serving_loop.advertised()
         if self.env is not None or self._serving_config.listen.address.endswith(":0"):
             return list(self._serving_loop.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
@@ -248,8 +264,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         return dataclasses.replace(report, shadow=shadow.name, shadow_actions=self._serving_loop.call(shadow.take))
 
     def addresses(self) -> list[str]:
-        """Return the addresses this instance serves on."""
-        return list(self._serving_loop.addresses) if self._serving_loop is not None else []
+        """Return the addresses at which clients reach this instance."""
+        return self._serving_loop.advertised() if self._serving_loop is not None else []
 
     # RLlib's contract ----------------------------------------------------------------------------------------------------------------
 

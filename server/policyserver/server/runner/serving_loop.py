@@ -82,6 +82,8 @@ class ServingLoop:
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        self.advertise: Callable[[str], str] = lambda bound: bound
+        """Makes what clients are told of an address that is listened on."""
         self.client_numbers = (0, 1)
         """The first number that a client gets here, and the step to the next: no two serving processes of a daemon give the same."""
         self.at_stop: list[Callable[[PolicyServerError], None]] = []
@@ -165,6 +167,24 @@ class ServingLoop:
         self._is_final = self._is_final or is_final
         self.post(self._drain)
 
+    @property
+    def episodes_open(self) -> int:
+        """Number of open episodes, as it was a moment ago. From any thread."""
+        return self.core.episodes_open
+
+    def daemon_is_silent(self) -> None:
+        """Go on without the daemon: steps by-pass the learner, and no caller waits for it."""
+        self.post(lambda: self.core.pause_learning(True))
+
+    def daemon_is_away(self) -> None:
+        """Say NOT_SERVING and refuse new episodes, until the daemon is heard of: the weights are too old. Open episodes go on."""
+        self.post(partial(self._hold, is_held=True))
+
+    def daemon_is_back(self) -> None:
+        """Go on as before the daemon was silent."""
+        self.post(partial(self._hold, is_held=False))
+        self.post(lambda: self.core.pause_learning(False))
+
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
         return self._stopped.wait(timeout_s)
@@ -236,6 +256,10 @@ class ServingLoop:
         logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
         return bound
 
+    def advertised(self) -> list[str]:
+        """Return the addresses at which clients reach this server. From any thread."""
+        return [self.advertise(bound) for bound in self.addresses]
+
     def report(self, *, explores: bool) -> ServingReport:
         """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
         process = process_figures()
@@ -259,6 +283,13 @@ class ServingLoop:
         stats = self.core.snapshot()
         stats.boot_id, stats.uptime_s, stats.training = self.boot_id, time.monotonic() - self._started_s, self._training
         return stats
+
+    def _hold(self, *, is_held: bool) -> None:
+        self.core.hold_starts(ending_error(is_final=False) if is_held else None)
+        says = health_pb2.HealthCheckResponse.NOT_SERVING if is_held else health_pb2.HealthCheckResponse.SERVING
+        for servicer in self._health:
+            for name in ("", SERVICE_NAME):
+                self._loop.create_task(servicer.set(name, says))
 
     def _drain(self) -> None:
         self.core.drain(is_final=self._is_final)

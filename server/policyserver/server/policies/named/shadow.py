@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +12,12 @@ import numpy.typing as npt
 from policyserver.common.server_stats import PolicyFigures
 from policyserver.server.policies.policy import LIVE, Array, Mask, StepResult, StepRows
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.processes.shadow_actions import ShadowActions
 
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 """Actions that wait to be recorded."""
-
-
-class ShadowActions(NamedTuple):
-    """Actions of one pass, n of them."""
-
-    draw_keys: npt.NDArray[np.uint64]
-    """Of their episodes: a hash of the id."""
-    steps: npt.NDArray[np.int64]
-    """Number of each in its episode."""
-    sent: Array
-    """What was sent, as clients execute it, [n, ...]."""
-    shadow: Array
-    """What the shadow would have sent, [n, ...]."""
-    weights_seq_no: int
-    """The shadow's version."""
 
 
 @dataclass(slots=True)
