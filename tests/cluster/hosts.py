@@ -133,6 +133,11 @@ class Host:
         file.write_bytes(content)
         file.chmod(mode)
 
+    def replace(self, inside: Path, content: bytes) -> None:
+        """Have another file in a file's place, on this host alone."""
+        self.write(f"/tmp/in_place_of/{inside.name}", content)
+        self._namespaces.call("mount", "--bind", f"/tmp/in_place_of/{inside.name}", str(inside))
+
     def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> str:
         """Run a command to its end and return what it writes; AssertionError if it fails."""
         done = self.complete(*command, env=env, timeout_s=timeout_s)

@@ -64,7 +64,7 @@ def on_this_node(address: str, node_ip: str) -> str:
     host, _, port = address.rpartition(":")
     if pattern is not None:
         network = ipaddress.ip_network(pattern[0])
-        found = sorted(each for each in _addresses().values() for each in each if ipaddress.ip_address(each) in network)
+        found = sorted(each for group in _addresses().values() for each in group if ipaddress.ip_address(each) in network)
         if node_ip in found:
             return _joined(node_ip, port)
         if not found:

@@ -38,8 +38,6 @@ class _Actor:
     def __init__(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         self.index, self.host = int(hello.index), str(hello.host)
         self.heard_s = time.monotonic()
-        self.addresses: dict[str, int] = {}
-        """Where clients reach it, with the episodes that are open there."""
         self._context = context
         self.waiting: queue.SimpleQueue[pb.DriverMessage | None] = queue.SimpleQueue()
 
@@ -89,6 +87,9 @@ class RemoteLink(service.DriverLinkServicer):
         self._standing: dict[str, pb.DriverMessage] = {}
         self._actors: dict[int, _Actor] = {}
         self._silent: set[int] = set()
+        self._addresses: dict[int, dict[str, int]] = {}
+        """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
+        actors have to list the same addresses, and one that is away comes back."""
         self._questions = 0
         self._answers: dict[int, Any] = {}
         """To the question that is asked now, by actor."""
@@ -241,21 +242,17 @@ class RemoteLink(service.DriverLinkServicer):
 
     def _tell_endpoints(self, actor: _Actor, beat: pb.Beat) -> None:
         addresses = dict.fromkeys(beat.addresses, int(beat.episodes_open))
-        if addresses != actor.addresses:
-            actor.addresses = addresses
-            self._order_endpoints()
-
-    def _order_endpoints(self) -> None:
         with self._lock:
-            there = [actor for index, actor in sorted(self._actors.items()) if index not in self._silent]
-            self.order(ENDPOINTS, {address: load for actor in there for address, load in actor.addresses.items()}, stays=True)
+            if addresses and addresses != self._addresses.get(actor.index):
+                self._addresses[actor.index] = addresses
+                listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
+                self.order(ENDPOINTS, listed, stays=True)
 
     def _heard(self, actor: _Actor) -> None:
         with self._lock:
             if self._actors.get(actor.index) is not actor or actor.index not in self._silent:
                 return
             self._silent.discard(actor.index)
-            self._order_endpoints()
         logger.info("serving actor %d on %s is heard of again", actor.index, actor.host)
         self._on_heard(actor.index)
 
@@ -267,8 +264,6 @@ class RemoteLink(service.DriverLinkServicer):
             was_silent = actor.index in self._silent
             self._silent.add(actor.index)
             self._changed.notify_all()
-            if not self._closed.is_set():
-                self._order_endpoints()
         if not was_silent and not self._closed.is_set():
             level = logging.DEBUG if DRAIN in self._standing else logging.WARNING
             logger.log(level, "the link to serving actor %d on %s ended: it is left out until it is heard of", actor.index, actor.host)
@@ -287,7 +282,6 @@ class RemoteLink(service.DriverLinkServicer):
                         silent.append(actor)
                 if silent:
                     self._changed.notify_all()
-                    self._order_endpoints()
             for actor in silent:
                 logger.warning(
                     "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -37,7 +38,7 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
-from policyserver.server.grpc_front.listen_address import address_of
+from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
@@ -102,6 +103,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = False
         self._drains = threading.Event()
         self._others: list[str] = []
+        self._kept_port = contextlib.ExitStack()
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
@@ -168,6 +170,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
+        elif self._is_on_cluster and self.env is None:  # else the daemon keeps the ports of its machine
+            self._kept_port.enter_context(reserve_ports([self._address()]))
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
@@ -194,6 +198,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._env_thread.start()
             elif self._serving_loop is not None and not self._serving_loop.addresses:
                 self._serving_loop.bind(self._address())
+                self._kept_port.close()
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance with this index of RLlib's, or of this one."""
@@ -361,6 +366,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         is_final = self._serving_config.driver_link is None and not self._drains.is_set()
         self._drains.set()
         self._stop_following()
+        self._kept_port.close()
         if self._serving_loop is not None:
             self._serving_loop.stop(is_final=is_final)
         elif self._env_runner_state_server is not None:
