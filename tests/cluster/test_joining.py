@@ -51,7 +51,7 @@ def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hos
     text = refused(first.complete(*serve, env={}))
     assert "expected a Ray cluster's head" in text, "nobody is there yet"
 
-    first.start_ray("--head", f"--port={PORT}", "--num-cpus=2", '--resources={"serving": 1}', env={})
+    first.start_ray("--head", f"--port={PORT}", "--num-cpus=4", '--resources={"serving": 1}', env={})
     text = refused(first.complete(*serve, env={}))
     assert "without RAY_AUTH_MODE=token and without Ray's TLS" in text
     assert "ray.insecure = true" in text

@@ -16,10 +16,10 @@ _IPV6_FILE = Path("/proc/net/if_inet6")
 
 
 def split_pattern(address: str) -> tuple[str, int] | None:
-    """Return host and port of an address whose host is a network such as 10.0.0.0/8; None if it is none.
+    """Return host and port of an address whose host is a network such as 10.0.0.0/8; None for a usual one.
 
     Raises:
-        ValueError: It looks like one and is none.
+        ValueError: It has a slash, and is no network.
     """
     host, _, port = address.rpartition(":")
     if "/" not in host or "://" in address or address.startswith("unix:"):

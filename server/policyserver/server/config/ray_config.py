@@ -39,7 +39,7 @@ class RayConfig(Config):
     """What Ray brings to the actors' processes, for code of your own: the keys are those of Ray's runtime environments. It adds seconds to
     the start of each process."""
     insecure: bool = False
-    """Whether a cluster is joined that asks for no authentication. Whoever reaches such a cluster runs code on all its nodes."""
+    """Whether a cluster is joined that asks for no authentication: any program that reaches it runs code on all its nodes."""
 
     silent_s: Annotated[float, Interval(ge=2, le=600)] = 5.0
     """Time without a sign of life, which comes once a second, after which the daemon leaves a serving actor out of sampling, and an actor

@@ -25,9 +25,6 @@ class ListenConfig(Config):
     """HOST:PORT or unix:PATH. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n - 1. On a Ray cluster
     (`ray.address`) HOST may be what is another address on each node: "node", by which Ray knows it; an interface, such as "eth0"; or a
     network, such as "10.0.0.0/8"."""
-    advertise: str = ""
-    """With `ray.address`: HOST:PORT that clients are told of a serving actor, with `{node_ip}` and `{port}` for those it has, where they
-    reach it by others, as behind NAT. Empty: the address that it listens on."""
     tls_certificate_file: Path | None = None
     """PEM file with the server's certificate chain. Must be given when the address is neither loopback nor a unix socket."""
     tls_key_file: Path | None = None
@@ -45,6 +42,9 @@ class ListenConfig(Config):
     are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
+    advertise: str = ""
+    """With `ray.address`: HOST:PORT that clients are told of a serving actor, with `{node_ip}` and `{port}` for those it has, where they
+    reach it by others, as behind NAT. Empty: the address that it listens on."""
 
     def _check(self) -> None:
         if split_pattern(self.address) is None:

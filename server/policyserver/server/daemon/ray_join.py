@@ -143,15 +143,15 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
     """Refuse a cluster that lets anyone in who reaches it, unless that is wanted.
 
     Raises:
-        SettingsError: Nobody answers there, or a call without a token was answered.
+        SettingsError: No head answers there, or a call without a token was answered.
     """
     if os.environ.get("RAY_USE_TLS", "0") == "1":  # Ray's TLS is mutual: who has no certificate of the cluster's is not let in
         return
     with open_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary(_PROBE)(b"", timeout=_PROBE_S)
+            channel.unary_unary(_PROBE, bytes, bytes)(b"", timeout=_PROBE_S)
         except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
+            code = error.code()
             if code == grpc.StatusCode.UNAUTHENTICATED:
                 return
             raise SettingsError(_KEY, "", f"expected a Ray cluster's head at {address}, received {code.name} from there") from error

@@ -76,7 +76,7 @@ def make_identity(name: str) -> Identity:
 
 
 def server_credentials(daemon: Identity, actor_certificate: bytes) -> grpc.ServerCredentials:
-    """Return what the daemon's end listens with: it lets in who has the actors' certificate, and nobody else."""
+    """Return what the daemon's end listens with: only a party with the actors' certificate gets in."""
     return grpc.ssl_server_credentials([(daemon.key, daemon.certificate)], actor_certificate, require_client_auth=True)
 
 
@@ -88,7 +88,7 @@ def give_to_cluster(name: str, secret: ActorSecret) -> None:
 
 
 def take_from_cluster(name: str) -> ActorSecret | None:
-    """Return the actors' half; None if there is none of that name."""
+    """Return the actors' half; None if that name has no entry."""
     from ray.experimental import internal_kv
 
     content = internal_kv._internal_kv_get(name.encode(), namespace=_NAMESPACE)

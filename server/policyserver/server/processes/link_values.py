@@ -1,4 +1,4 @@
-"""Values <-> messages of the driver link. What comes out of a message is data, whoever made the message: nothing is unpickled."""
+"""Values <-> messages of the driver link. What comes out of a message is data, whichever program made it: nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def to_value(content: Any, depth: int = 0) -> pb.Value:
     """Encode data: None, truths, numbers, texts, bytes, arrays, lists, tuples, mappings and the records above.
 
     Raises:
-        TypeError: Something in it is none of these; it names the type.
+        TypeError: Something in it is of another type, which it names.
     """
     if depth > _DEEPEST:
         raise TypeError(f"driver link: expected at most {_DEEPEST} levels, received more")

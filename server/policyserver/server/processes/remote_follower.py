@@ -1,7 +1,7 @@
 """A serving actor's end of the link to a daemon on another machine.
 
 A daemon that is silent is not gone: the network may be cut. So the actor goes on, and tries to connect again. A machine that answers that
-nobody listens says that the daemon's process is gone.
+no process listens says that the daemon is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from policyserver.v1 import driver_link_pb2_grpc as service
 logger = logging.getLogger(__name__)
 
 _CONNECT_S = 2.0
-_OPTIONS = [*OPTIONS, ("grpc.ssl_target_name_override", DAEMON), ("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
+_OPTIONS: list[tuple[str, int | str]] = [
+    *OPTIONS,
+    ("grpc.ssl_target_name_override", DAEMON),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
 
 
 class RemoteFollower:
@@ -85,7 +90,7 @@ class RemoteFollower:
     def _hang_up(self) -> None:
         self._outgoing.put(None)
         if (call := self._call) is not None:
-            call.cancel()
+            call.cancel()  # type: ignore[no-untyped-call]
 
     def _follow(self) -> None:
         while not self._stopped.is_set():
@@ -104,7 +109,7 @@ class RemoteFollower:
         with open_channel(self._where.address, _OPTIONS, self._secret.credentials()) as channel:
             call = self._call = service.DriverLinkStub(channel).Follow(_messages(outgoing))
             if self._stopped.is_set():
-                call.cancel()
+                call.cancel()  # type: ignore[no-untyped-call]
             try:
                 for message in call:
                     self._note_heard()

@@ -29,7 +29,10 @@ BEAT_S = 1.0
 _MOST_WAITING = 1000
 _MOST_ACTORS = 1000
 _MOST_MESSAGE_BYTES = 2**31 - 1
-OPTIONS = [("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES), ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES)]
+OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
+]
 
 
 class _Actor:
@@ -52,7 +55,7 @@ class _Actor:
     def cut(self) -> None:
         """End its stream."""
         self.waiting.put(None)
-        self._context.cancel()
+        self._context.cancel()  # type: ignore[no-untyped-call]
 
 
 class RemoteLink(service.DriverLinkServicer):
