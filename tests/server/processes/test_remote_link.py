@@ -188,7 +188,7 @@ def test_only_who_has_the_actors_certificate_is_let_in(link: RemoteLink) -> None
         )
         with opened as channel, pytest.raises(grpc.RpcError) as error:
             next(service.DriverLinkStub(channel).Follow(iter([pb.ActorMessage(hello=pb.Hello(index=1, version=VERSION))]), timeout=20.0))
-        assert error.value.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert error.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_an_actor_follows_no_other_daemon(link: RemoteLink) -> None:

@@ -203,18 +203,8 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
     built.debugging(seed=config.seed, log_level="WARN", log_sys_usage=False)
 
 
-_ON_ITS_WAY_S = 2.0
-"""Time for the steps of a `sample()` on their way from another machine, after which RLlib drops them."""
-_PROBE_S = 1.0
-"""Time that each iteration waits for an actor that was left out and may be back."""
-
-
 def _place(built: AlgorithmConfig, config: ServerConfig) -> None:
-    """Have the actors take the resources that `[ray]` names, and let no silent one be waited for long."""
-    if config.ray.joins:
-        wait_s = config.hand_off.sample_wait_s
-        built.env_runners(sample_timeout_s=max(2.0 * wait_s, wait_s + _ON_ITS_WAY_S))
-        built.fault_tolerance(env_runner_health_probe_timeout_s=_PROBE_S)
+    """Have the actors take the resources that `[ray]` names."""
     if config.ray.serving_resources:
         built.env_runners(custom_resources_per_env_runner=dict(config.ray.serving_resources))
     if config.ray.learner_resources:

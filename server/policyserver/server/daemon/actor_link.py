@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.link_address import LinkAddress, RemoteAddress
@@ -14,9 +15,9 @@ from policyserver.server.daemon.ray_join import JoinedRay
 from policyserver.server.daemon.ray_start import RayProcess
 from policyserver.server.processes.driver_link import DriverLink
 from policyserver.server.processes.link import Link
-from policyserver.server.processes.link_secret import NoCertificateError, give_to_cluster, remove_from_cluster
-from policyserver.server.processes.package_version import package_version
-from policyserver.server.processes.remote_link import RemoteLink
+
+if TYPE_CHECKING:
+    from policyserver.server.processes.link_secret import ActorSecret
 
 Silences = Callable[[int, bool], None]
 """Called with RLlib's index of a serving actor, and whether it is silent or heard of again."""
@@ -28,11 +29,15 @@ class ActorLink:
 
     link: Link
     address: LinkAddress
+    secret: ActorSecret | None = None
+    """What proves that an actor is one, beyond this machine."""
 
     def let_actors_in(self, ending: contextlib.ExitStack) -> None:
         """Let the actors find what proves that they are some; Ray runs. At the end of `ending` it is removed."""
-        if isinstance(self.link, RemoteLink) and isinstance(self.address, RemoteAddress):
-            give_to_cluster(self.address.secret_name, self.link.secret)
+        if self.secret is not None and isinstance(self.address, RemoteAddress):
+            from policyserver.server.processes.link_secret import give_to_cluster, remove_from_cluster
+
+            give_to_cluster(self.address.secret_name, self.secret)
             ending.callback(remove_from_cluster, self.address.secret_name)
 
 
@@ -45,6 +50,11 @@ def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silenc
     if isinstance(ray, RayProcess):
         path = ray.folder / "driver.sock"
         return ActorLink(DriverLink(path), path)
+    # Only now: a start on one machine does without them.
+    from policyserver.server.processes.link_secret import NoCertificateError
+    from policyserver.server.processes.package_version import package_version
+    from policyserver.server.processes.remote_link import RemoteLink
+
     try:
         link = RemoteLink(
             ray.local_host,
@@ -56,4 +66,4 @@ def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silenc
     except (NoCertificateError, OSError) as error:
         raise SettingsError("ray.address", "", str(error)) from error
     secret_name = f"driver-link-{secrets.token_hex(16)}"
-    return ActorLink(link, RemoteAddress(link.address, secret_name, config.silent_s, config.partition_grace_s))
+    return ActorLink(link, RemoteAddress(link.address, secret_name, config.silent_s, config.partition_grace_s), link.secret)

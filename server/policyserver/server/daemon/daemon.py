@@ -38,7 +38,6 @@ from policyserver.server.daemon.preflight import (
     tell_of_open_folder,
 )
 from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
-from policyserver.server.daemon.ray_nodes import check_nodes
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
@@ -219,6 +218,8 @@ class Daemon:
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         if config.ray.joins:
             actors.let_actors_in(ending)
+            from policyserver.server.daemon.ray_nodes import check_nodes
+
             check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
@@ -237,7 +238,8 @@ class Daemon:
             logger.exception("the algorithm can't be built")
             raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
-        self._actor_health.watch(algorithm)
+        if config.ray.joins:
+            self._actor_health.watch(algorithm)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")

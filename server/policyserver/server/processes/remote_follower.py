@@ -109,7 +109,7 @@ class RemoteFollower:
         with open_channel(self._where.address, _OPTIONS, self._secret.credentials()) as channel:
             call = self._call = service.DriverLinkStub(channel).Follow(_messages(outgoing))
             if self._stopped.is_set():
-                call.cancel()  # type: ignore[no-untyped-call]
+                call.cancel()
             try:
                 for message in call:
                     self._note_heard()

@@ -12,11 +12,7 @@ import ray.util
 from policyserver.server.config.link_address import LinkAddress
 from policyserver.server.processes.driver_link import follow_driver
 from policyserver.server.processes.link import Followed
-from policyserver.server.processes.link_secret import take_from_cluster
-from policyserver.server.processes.package_version import package_version
-from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.runner.serving_loop import ServingLoop
-from policyserver.v1 import driver_link_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +36,12 @@ def follow(where: LinkAddress, followed: Followed, index: int, loop: ServingLoop
             followed.orders,
             followed.questions,
         )
+    # Only now: a start on one machine does without them.
+    from policyserver.server.processes.link_secret import take_from_cluster
+    from policyserver.server.processes.package_version import package_version
+    from policyserver.server.processes.remote_follower import RemoteFollower
+    from policyserver.v1 import driver_link_pb2 as pb
+
     secret = take_from_cluster(where.secret_name)
     if secret is None:
         logger.warning("the daemon at %s has left the cluster: nothing is followed", where.address)
