@@ -250,6 +250,9 @@ class Daemon:
         policies = LoadedPolicies(config.policies, checkpoints, LinkedActors(link))
         load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
         answers.policies = policies
+        if config.ray.joins:  # before a client may ask for them
+            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.planned_addresses()) for address in each}
+            of_serving(algorithm, lambda runner: runner.take_endpoints(planned))
         of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
         if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):

@@ -248,6 +248,8 @@ class RemoteLink(service.DriverLinkServicer):
         with self._lock:
             if addresses and addresses != self._addresses.get(actor.index):
                 self._addresses[actor.index] = addresses
+                if not self._actors.keys() <= self._addresses.keys():  # the others begin to listen, too
+                    return
                 listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
                 self.order(ENDPOINTS, listed, stays=True)
 

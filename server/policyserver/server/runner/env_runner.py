@@ -181,7 +181,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 PAUSE: loop.pause_learning,
                 DROP_POLICY: self.drop_policy,
                 POLICIES: self.hold_policies,
-                ENDPOINTS: self._take_endpoints,
+                ENDPOINTS: self.take_endpoints,
             }
             questions = {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy}
             followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
@@ -212,9 +212,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Whether the serving instances may be on several machines."""
         return isinstance(self._serving_config.driver_link, RemoteAddress)
 
-    def _take_endpoints(self, addresses: dict[str, int]) -> None:
+    def take_endpoints(self, addresses: dict[str, int]) -> None:
         """Take the addresses of all serving instances, on whichever machines they are."""
         self._others = list(addresses)
+
+    def planned_addresses(self) -> list[str]:
+        """Return the addresses that this instance will have; none if the system or an environment chooses them."""
+        address = self._address()
+        chosen = self.env is None and not address.endswith(":0")
+        return [advertised(self._serving_config.listen.advertise, address, node_ip())] if chosen else []
 
     def _endpoints(self) -> list[str]:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
