@@ -395,3 +395,16 @@ def test_close_wakes_a_call_that_waits_for_several_runners_and_leaves_no_thread(
     for thread in set(threading.enumerate()) - before:
         thread.join(10.0)
         assert not thread.is_alive(), thread.name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("instances", "open_at_each"), [(("a", "a"), [2, 2]), (("a", "b"), [4, 0]), (("", ""), [4, 0])])
+def test_a_runner_that_lists_other_addresses_is_of_the_service_whose_instance_it_names(
+    service: Service, connect: Callable[..., PolicyClient], instances: tuple[str, str], open_at_each: list[int]
+) -> None:
+    for runner, instance in zip(service, instances, strict=True):
+        runner.servicer.identity = {"run": "mine", "instance_id": instance}
+    service[1].servicer.endpoints = [service[1].address]  # as it does until it is told of one that moved to another machine
+    client = connect(service)
+    client.get_actions(client.start_episodes(4), batch(4))
+    assert [len(held(runner)) for runner in service] == open_at_each
