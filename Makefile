@@ -31,7 +31,7 @@ PARALLEL_ALONE = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-
 OF_PROCESSES := benchmarks integration learning
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-fast test-slow figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
+.PHONY: help demo test test-fast test-slow test-cluster figures learn bench bench-quick bench-peers compatibility algorithms check format protos dashboards docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,14 +43,17 @@ learn: $(INSTALLED) ## train on the demo's problem for three seeds and on its co
 	@$(BIN)/python -m benchmarks.market.run $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures" $(PARALLEL) $(ARGS)
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "not slow and not figures and not cluster" $(PARALLEL) $(ARGS)
 
 test-fast: $(INSTALLED) ## run those tests that are quick and start no process of their own: about a minute
-	@$(BIN)/python -m pytest -m "not slow and not figures and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not figures and not cluster and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
+
+test-cluster: $(INSTALLED) ## run the tests of a server on a Ray cluster, on hosts that they make of namespaces (Linux, as root)
+	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)

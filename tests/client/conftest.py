@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -15,6 +15,12 @@ FAST = ClientConfig(
     reconnect_backoff_max_s=0.1,
     overload_backoff_initial_s=0.01,
 )
+
+Service = Sequence[ReferenceServer]
+
+
+def addresses(runners: Service) -> list[str]:
+    return [runner.address for runner in runners]
 
 
 @pytest.fixture
@@ -33,3 +39,30 @@ def connect(server: ReferenceServer) -> Iterator[Callable[..., PolicyClient]]:
 @pytest.fixture
 def client(connect: Callable[..., PolicyClient]) -> PolicyClient:
     return connect()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    """Make services of so many runners, each of which lists them all."""
+    with ExitStack() as stack:
+
+        def make(count: int, sockets: Sequence[str] = ()) -> Service:
+            runners = [stack.enter_context(ReferenceServer(socket=sockets[index] if sockets else "")) for index in range(count)]
+            for runner in runners:
+                runner.servicer.endpoints = addresses(runners)
+            return runners
+
+        yield make
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service]) -> Service:
+    """Two runners."""
+    return serve(2)
+
+
+@pytest.fixture
+def connect_to() -> Iterator[Callable[..., PolicyClient]]:
+    """Make clients of services that are closed before them."""
+    with ExitStack() as stack:
+        yield lambda service, config=FAST: stack.enter_context(PolicyClient(service[0].address, config=config))

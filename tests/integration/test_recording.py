@@ -20,8 +20,8 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig
 from policyserver.pipelines.run import closing_sink
 from policyserver.server.daemon.served_episodes import ServedEpisodes
-from policyserver.server.policies.named.shadow import ShadowActions
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.processes.shadow_actions import ShadowActions
 from tests.recorded_run import record_run
 from tests.services import InfluxServer
 
@@ -67,9 +67,8 @@ def ended_episodes() -> ServingReport:
         "weights_seq_no": [2], "trained": [True], "given": [0], "overridden": [0], "ended": ["terminated"], "explored": [True],
         "decided_by": ["live"], "greedy": [False],
     }  # fmt: skip
-    action, episodes = np.zeros(1, np.int64), np.empty(1, np.object_)
-    episodes[0] = "stream:one", "a"
-    shadow = [ShadowActions(np.ones(1, np.uint64), episodes, action, action, action, 2)]
+    action = np.zeros(1, np.int64)
+    shadow = [ShadowActions(np.ones(1, np.uint64), [("stream:one", "a")], action, action, action, 2)]
     return ServingReport({"boot_id": "0123456789abcdef"}, ended, shadow="candidate", shadow_actions=shadow)
 
 

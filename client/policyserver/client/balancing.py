@@ -231,10 +231,12 @@ class Balancer:
         with self.shared.lock:
             if self.shared.client_number is None:
                 self.shared.client_number = session.client_number
-            expected, listed = (set(found.info.endpoints) for found in (self.session or session, session))
+            given = self.session or session
+            expected, listed = (set(found.info.endpoints) for found in (given, session))
             if connection.session is None or connection.session.info.boot_id != session.info.boot_id:
                 self._is_complete = len(self._connections) == 1  # where one process is new, the others may be, too
-        if listed != expected:
+        # A service on several machines lists what changes as actors move; that it is the same one is said by its instance.
+        if listed != expected and (not session.info.instance_id or session.info.instance_id != given.info.instance_id):
             raise HandshakeError(
                 f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
                 f"that lists {sorted(listed)}",

@@ -25,7 +25,8 @@ from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.safe_point import SafePoint
-from policyserver.server.processes.driver_link import LOG_LEVEL, DriverLink, follow_driver
+from policyserver.server.processes.driver_link import DriverLink, follow_driver
+from policyserver.server.processes.link import LOG_LEVEL
 from policyserver.server.processes.training_report import Progress
 from tests.commands import run_here
 

@@ -17,7 +17,8 @@ from policyserver.server.config.serving_config import EpisodesConfig, HandOffCon
 from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import episodes_of
-from policyserver.server.processes.driver_link import RETIRE, DriverLink, follow_driver
+from policyserver.server.processes.driver_link import DriverLink, follow_driver
+from policyserver.server.processes.link import RETIRE
 from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.ports import free_ports

@@ -18,6 +18,7 @@ import gymnasium as gym
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.algorithm_bounds import check_number
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
+from policyserver.server.config.link_address import LinkAddress
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.config.standard_connectors import add_standard_connectors
@@ -35,7 +36,7 @@ def algorithm_config(
     config: ServerConfig,
     env_runner_class: type,
     *,
-    driver_link: Path | None = None,
+    driver_link: LinkAddress | None = None,
     log_file: Path | None = None,
     stop_timeout_s: float = 0.0,
 ) -> AlgorithmConfig:
@@ -46,7 +47,7 @@ def algorithm_config(
     Args:
         config: The server's configuration.
         env_runner_class: What samples: ExternalEnvRunner, which serves; another to train without serving.
-        driver_link: The daemon's unix socket, see `policyserver.server.processes.driver_link`.
+        driver_link: Where the daemon is, see `policyserver.server.processes`.
         log_file: Where the serving actors log, besides the daemon's output.
         stop_timeout_s: Longest time an orderly stop takes, of which clients are told.
 
@@ -57,6 +58,7 @@ def algorithm_config(
 
     built = getattr(rllib, f"{config.algorithm.name}Config")()
     _apply_serving_defaults(built, config, env_runner_class)
+    _place(built, config)
     tables = config.algorithm.methods
     serving = ServingConfig(
         config.listen,
@@ -199,6 +201,20 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
     )
     built.callbacks(on_env_runners_recreated=_open_recreated)
     built.debugging(seed=config.seed, log_level="WARN", log_sys_usage=False)
+
+
+def _place(built: AlgorithmConfig, config: ServerConfig) -> None:
+    """Have the actors take the resources that `[ray]` names."""
+    if config.ray.serving_resources:
+        built.env_runners(custom_resources_per_env_runner=dict(config.ray.serving_resources))
+    if config.ray.learner_resources:
+        if not config.algorithm.methods.get("learners", {}).get("num_learners"):
+            raise SettingsError(
+                "ray.learner_resources",
+                "",
+                "expected algorithm.learners.num_learners of at least 1 with it, for the daemon itself learns else",
+            )
+        built.learners(custom_resources_per_learner=dict(config.ray.learner_resources))
 
 
 def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:

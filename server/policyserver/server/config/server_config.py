@@ -19,7 +19,9 @@ from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.config.log_config import LogConfig
+from policyserver.server.config.node_address import split_pattern
 from policyserver.server.config.policies_config import LIVE_NAMES, PoliciesConfig
+from policyserver.server.config.ray_config import RayConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, InferenceConfig, ListenConfig
 from policyserver.server.config.standard_connectors import ConnectorsConfig
@@ -53,6 +55,7 @@ class ServerConfig(Config):
     connectors: ConnectorsConfig = field(default_factory=ConnectorsConfig)
     algorithm: RLlibConfig = field(default_factory=RLlibConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
@@ -61,6 +64,12 @@ class ServerConfig(Config):
     recording: ServerRecordingConfig = field(default_factory=ServerRecordingConfig)
 
     def _check(self) -> None:
+        if not self.ray.joins and split_pattern(self.listen.address) is not None:
+            raise ValueError(f"listen.address: expected HOST:PORT without ray.address, received {self.listen.address!r}, a network")
+        if self.listen.advertise and not self.ray.joins:
+            raise ValueError("listen.advertise: expected none without ray.address, for it is about serving actors on other machines")
+        if self.ray.joins and not self.learner.enabled:
+            raise ValueError("ray.address: expected none with learner.enabled = false, for a server that does not learn runs without Ray")
         there = (*LIVE_NAMES, *self.policies.load)
         for name in self.traffic.shares:
             if name not in there:

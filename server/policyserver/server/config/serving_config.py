@@ -11,7 +11,9 @@ from annotated_types import Ge, Gt, Interval
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.settings import Config
+from policyserver.server.config.link_address import LinkAddress
 from policyserver.server.config.log_config import LogConfig
+from policyserver.server.config.node_address import split_pattern
 from policyserver.server.config.traffic_config import TrafficConfig
 
 
@@ -20,7 +22,9 @@ class ListenConfig(Config):
     """Where the policy service listens and how it is protected."""
 
     address: str = "127.0.0.1:9900"
-    """HOST:PORT or unix:PATH. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n - 1."""
+    """HOST:PORT or unix:PATH. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n - 1. On a Ray cluster
+    (`ray.address`) HOST may be what is another address on each node: "node", by which Ray knows it; an interface, such as "eth0"; or a
+    network, such as "10.0.0.0/8"."""
     tls_certificate_file: Path | None = None
     """PEM file with the server's certificate chain. Must be given when the address is neither loopback nor a unix socket."""
     tls_key_file: Path | None = None
@@ -38,9 +42,15 @@ class ListenConfig(Config):
     are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
+    advertise: str = ""
+    """With `ray.address`: HOST:PORT that clients are told of a serving actor, with `{node_ip}` and `{port}` for those it has, where they
+    reach it by others, as behind NAT. Empty: the address that it listens on."""
 
     def _check(self) -> None:
-        parse_address(self.address)
+        if split_pattern(self.address) is None:
+            parse_address(self.address)
+        if self.advertise:
+            parse_address(self.advertise.replace("{node_ip}", "10.0.0.1").replace("{port}", "9900"))
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 "tls_key_file: expected together with tls_certificate_file or not at all, "
@@ -110,8 +120,8 @@ class ServingConfig(Config):
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     hand_off: HandOffConfig = field(default_factory=HandOffConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    driver_link: Path | None = None
-    """The daemon's unix socket, see `policyserver.server.processes.driver_link`. Unset: there is no daemon."""
+    driver_link: LinkAddress | None = None
+    """Where the daemon is, see `policyserver.server.processes`. Unset: there is no daemon."""
     opens_itself: bool = True
     """Whether the actor listens as soon as it is made; else when its `open()` is called, which is after the trained weights came."""
     most_versions: Annotated[int, Ge(0)] = 4

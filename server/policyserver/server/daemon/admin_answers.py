@@ -20,7 +20,7 @@ from policyserver.server.daemon.rolling_restart import RestartError, RollingRest
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.serving_answers import ServingAnswers, info_of, telling_errors
 from policyserver.server.daemon.serving_watch import ServingWatch
-from policyserver.server.processes.driver_link import LOG_LEVEL, RETIRE, DriverLink
+from policyserver.server.processes.link import LOG_LEVEL, RETIRE, Link
 from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
 
@@ -35,7 +35,7 @@ class AdminAnswers(ServingAnswers):
     def __init__(
         self,
         config: ServerConfig,
-        link: DriverLink,
+        link: Link,
         checkpoints: CheckpointFolder,
         safe_point: SafePoint,
         stopping: threading.Event,

@@ -19,6 +19,8 @@ from policyserver.server.config.algorithm import algorithm_config, check_devices
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.actor_link import ActorLink, open_link
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
@@ -37,6 +39,7 @@ from policyserver.server.daemon.preflight import (
     prepare_store,
     tell_of_open_folder,
 )
+from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
@@ -45,7 +48,7 @@ from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
-from policyserver.server.processes.driver_link import INTERRUPT, DriverLink
+from policyserver.server.processes.link import INTERRUPT, Link
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
 from policyserver.server.processes.serving_report import ServingReport
@@ -75,7 +78,8 @@ class Daemon:
         self._stopping = threading.Event()
         self._manager = ServiceManager()
         self._is_final = config.stop_is_final
-        self._link: DriverLink | None = None
+        self._link: Link | None = None
+        self._actor_health = ActorHealth()
         self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
         self._is_ready = False
         store = config.store_file if config.recording.enabled else None
@@ -97,9 +101,11 @@ class Daemon:
         """
         config = self._config
         open_sink = check(config)
-        check_loopback()
+        if not config.ray.joins:
+            check_loopback()
         with contextlib.ExitStack() as ending:
-            ending.enter_context(claimed(config.listen.address))
+            if not config.ray.joins:  # else serving actors listen on their own machines
+                ending.enter_context(claimed(config.listen.address))
             if config.admin.address is not None:
                 ending.enter_context(claimed(config.admin.address))
             page = take_page_address(config, ending)
@@ -117,15 +123,17 @@ class Daemon:
             checkpoints = checkpoint_folder(config)
             checkpoints.refusal = lambda: owner.loss
             ending.callback(checkpoints.close)
-            ray_process = RayProcess(config.run_folder / "ray")
+            pointer = config.run_folder / "ray"
+            ray_process = JoinedRay(config.ray, pointer) if config.ray.joins else RayProcess(pointer)
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
-            link = self._link = DriverLink(ray_process.folder / "driver.sock")
+            actors = open_link(ray_process, config.ray, self._actor_health.note)
+            link = self._link = actors.link
             ending.callback(link.close)
             answers = AdminAnswers(
                 config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
             )
             try:
-                learning = self._start(ray_process, link, checkpoints, answers, ending)
+                learning = self._start(ray_process, actors, checkpoints, answers, ending)
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
@@ -199,14 +207,14 @@ class Daemon:
 
     def _start(
         self,
-        ray_process: RayProcess,
-        link: DriverLink,
+        ray_process: RayProcess | JoinedRay,
+        actors: ActorLink,
         checkpoints: CheckpointFolder,
         answers: AdminAnswers,
         ending: contextlib.ExitStack,
     ) -> Learning:
         begun = time.monotonic()
-        config = self._config
+        config, link = self._config, actors.link
         found = newest_checkpoint(config, checkpoints)
         prepare_store(config)
         self._leave_if_stopped()
@@ -216,18 +224,28 @@ class Daemon:
         from policyserver.server.runner.env_runner import ExternalEnvRunner
 
         rllib_config = algorithm_config(
-            config, ExternalEnvRunner, driver_link=link.path, log_file=config.log_file.absolute(), stop_timeout_s=_longest_stop_s(config)
+            config,
+            ExternalEnvRunner,
+            driver_link=actors.address,
+            log_file=config.log_file.absolute(),
+            stop_timeout_s=_longest_stop_s(config),
         )
-        check_devices(rllib_config)
+        if not (config.ray.joins and rllib_config.num_learners):  # else they are on other machines
+            check_devices(rllib_config)
         check_net(rllib_config)
         self._leave_if_stopped()
-        if rllib_config.env is None:
+        if rllib_config.env is None and not config.ray.joins:
             numbers = reversed(range(max(rllib_config.num_env_runners, 1)))  # the last first: whether there is such a port
             addresses = [address_of(config.listen.address, number) for number in numbers]
             for address in addresses[:-1]:  # the first is claimed already
                 ending.enter_context(claimed(address))
             ending.enter_context(reserve_ports(addresses))  # Ray opens ports, too
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
+        if config.ray.joins:
+            actors.let_actors_in(ending)
+            from policyserver.server.daemon.ray_nodes import check_nodes
+
+            check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -238,12 +256,15 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            algorithm = rllib_config.build_algo()
+            with spreading_actors(config.ray):
+                algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()
             logger.exception("the algorithm can't be built")
             raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
+        if config.ray.joins:
+            self._actor_health.watch(algorithm)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
@@ -254,6 +275,9 @@ class Daemon:
         policies = LoadedPolicies(config.policies, checkpoints, LinkedActors(link))
         load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
         answers.policies = policies
+        if config.ray.joins:  # before a client may ask for them
+            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.planned_addresses()) for address in each}
+            of_serving(algorithm, lambda runner: runner.take_endpoints(planned))
         of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]
         if rllib_config.env is None and len(endpoints) < max(rllib_config.num_env_runners, 1):

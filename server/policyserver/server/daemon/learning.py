@@ -33,7 +33,7 @@ from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
-from policyserver.server.processes.driver_link import PAUSE, ROLL_BACK, DriverLink
+from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
 from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Learning:
         config: ServerConfig,
         algorithm: Algorithm,
         checkpoints: CheckpointFolder,
-        link: DriverLink,
+        link: Link,
         safe_point: SafePoint,
         stopping: threading.Event,
         metrics: DaemonMetrics,

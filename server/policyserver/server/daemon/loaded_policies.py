@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from policyserver.server.config.policies_config import PoliciesConfig, check_name
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.roll_back import state_of
-from policyserver.server.processes.driver_link import DROP_POLICY, HOLD_POLICY, POLICIES, DriverLink
+from policyserver.server.processes.link import DROP_POLICY, HOLD_POLICY, POLICIES, Link
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class LoadedPolicies:
 class LinkedActors:
     """Serving actors behind the driver link, those that are restarted, too."""
 
-    def __init__(self, link: DriverLink) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
 
     def hold(self, name: str, state: Mapping[str, Any], everything: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -62,7 +62,7 @@ class RayProcess:
         import ray
 
         for attempt in range(1, _ATTEMPTS + 1):
-            with _keeping_sigterm(), _few_processes() as nodes:
+            with keeping_sigterm(), _few_processes() as nodes:
                 try:
                     ray.init(
                         address="local",
@@ -100,12 +100,12 @@ class RayProcess:
 
 
 @contextlib.contextmanager
-def _keeping_sigterm() -> Iterator[None]:
+def keeping_sigterm() -> Iterator[None]:
     """Keep Ray from replacing a handler of SIGTERM: its own raises SystemExit wherever the start is, which may swallow it."""
     from ray._private import utils
 
     has_handler = callable(signal.getsignal(signal.SIGTERM))
-    with _replaced(utils, set_sigterm_handler=(lambda _: None) if has_handler else utils.set_sigterm_handler):
+    with replaced(utils, set_sigterm_handler=(lambda _: None) if has_handler else utils.set_sigterm_handler):
         yield
 
 
@@ -127,12 +127,12 @@ def _few_processes() -> Iterator[list[Any]]:
     def without_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
-    with _replaced(Node, start_head_processes=start_head_processes, start_monitor=lambda _: None, start_api_server=without_dashboard):
+    with replaced(Node, start_head_processes=start_head_processes, start_monitor=lambda _: None, start_api_server=without_dashboard):
         yield nodes
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, **replacements: Any) -> Iterator[None]:
+def replaced(owner: Any, **replacements: Any) -> Iterator[None]:
     """Replace functions of Ray's for as long as the block runs."""
     kept = {name: getattr(owner, name) for name in replacements}
     for name, replacement in replacements.items():

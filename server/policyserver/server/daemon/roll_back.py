@@ -17,7 +17,7 @@ from policyserver.server.daemon.served_state import SERVED_FILE
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
-    from policyserver.server.runner.state import RolledBack
+    from policyserver.server.processes.rolled_back import RolledBack
 
 logger = logging.getLogger(__name__)
 

@@ -55,8 +55,8 @@ class ServedEpisodes:
         """Write what a policy that shadows would have done."""
         actions = report.shadow_actions
         columns: dict[str, list[Any]] = {
-            "episode": [episode for each in actions for _, episode in each.episodes.tolist()],
-            "client": [client for each in actions for client, _ in each.episodes.tolist()],
+            "episode": [episode for each in actions for _, episode in each.episodes],
+            "client": [client for each in actions for client, _ in each.episodes],
             "episode_key": [f"{key:016x}" for each in actions for key in each.draw_keys.tolist()],
             "step": [step for each in actions for step in each.steps.tolist()],
             "sent": [json.dumps(action) for each in actions for action in each.sent.tolist()],

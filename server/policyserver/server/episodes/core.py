@@ -19,13 +19,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.common.errors import (
-    EpisodeFinishedError,
-    PolicyServerError,
-    ServerEndedError,
-    ServerInternalError,
-    ServerUnavailableError,
-)
+from policyserver.common.errors import EpisodeFinishedError, PolicyServerError, ServerInternalError
 from policyserver.common.spaces import leaves
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.batch import Batch, Submission
@@ -33,6 +27,7 @@ from policyserver.server.episodes.batch_pass import BatchPass
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
+from policyserver.server.episodes.ending_error import ending_error
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
@@ -102,6 +97,7 @@ class EpisodeCore:
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         if not demand.learns:
             self.room.lift()
+        self._held_for: PolicyServerError | None = None
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
@@ -185,6 +181,11 @@ class EpisodeCore:
         self._requests.look()
 
     @property
+    def episodes_open(self) -> int:
+        """Open episodes now."""
+        return self._table.open
+
+    @property
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
         return self._pass.starts.refusal()
@@ -259,6 +260,12 @@ class EpisodeCore:
         for client in list(self._table.clients()):
             self.reap(client, list(client.aliases))
         self.drain()
+
+    def hold_starts(self, reason: PolicyServerError | None) -> None:
+        """Refuse new episodes for a reason, unless they are refused for good; None ends that."""
+        starts = self._pass.starts
+        if starts.drain_error is self._held_for:
+            starts.drain_error = self._held_for = reason
 
     def limit_starts(self, most: int) -> None:
         """Refuse episodes once so many have been started in all, and tell their callers that no server comes back."""
@@ -389,10 +396,3 @@ def _segment_steps(wanted: int, layout: StepLayout, demand: Demand) -> int:
         wanted = min(wanted, demand.fragment_steps)
     steps = max(wanted, layout.carried + 1)
     return steps if layout.initial_state is None else max(steps // layout.state_every, 1) * layout.state_every
-
-
-def ending_error(*, is_final: bool) -> ServerUnavailableError:
-    """Make the error for clients that can't be served any more: if it `is_final`, waiting is in vain, else a successor is expected."""
-    if is_final:
-        return ServerEndedError("the server is shutting down for good: it does not come back by itself")
-    return ServerUnavailableError("the server is shutting down and starts no new episodes", reason="SHUTTING_DOWN")

@@ -11,6 +11,7 @@ import grpc.aio
 
 from policyserver.common.certificates import check_certificate
 from policyserver.common.listening import check_protection, read_file, read_secret, read_token
+from policyserver.server.config.node_address import split_pattern
 from policyserver.server.config.serving_config import ListenConfig
 
 EXIT_INSECURE = 78
@@ -31,7 +32,8 @@ def check_listen(listen: ListenConfig) -> float | None:
         InsecureListenError: Names the settings that are missing or wrong.
     """
     files = {f"listen.{name}": getattr(listen, name) for name in ("tls_certificate_file", "tls_key_file", "token_file")}
-    check_protection("listen.address", listen.address, files)
+    network = split_pattern(listen.address)  # of which each node has another address, none of them local
+    check_protection("listen.address", listen.address if network is None else f"0.0.0.0:{network[1]}", files)
     ends_s = None
     if listen.tls_certificate_file is not None and listen.tls_key_file is not None:
         ends_s = check_certificate(listen.tls_certificate_file, listen.tls_key_file, "listen.")

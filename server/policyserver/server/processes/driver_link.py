@@ -1,4 +1,4 @@
-"""A line from the daemon (Ray's driver) to its serving actors that Ray does not provide.
+"""A line from the daemon (Ray's driver) to its serving actors on the same machine that Ray does not provide.
 
 Some things must reach a serving actor at once, although its only Ray thread may be waiting in `sample()` and the daemon's may be busy
 with an update:
@@ -29,25 +29,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from policyserver.server.processes.link import ASK, DRAIN, STATE, Followed
+
 logger = logging.getLogger(__name__)
 
-_DRAIN, _STATE, _ASK = "drain", "state", "ask"
-INTERRUPT = "interrupt"
-"""Order: answer a waiting `sample()` with nothing, for the daemon's main thread has something else to do."""
-LOG_LEVEL = "log level"
-"""Order: log from a severity on, by its name."""
-PAUSE = "pause"
-"""Order: let steps by-pass the learner, or no longer."""
-ROLL_BACK = "roll back"
-"""Question: serve another state at once, and say what is served then."""
-HOLD_POLICY = "hold policy"
-"""Question: hold a policy beside the one that learns, by a pair of its name and its state, and say why not, if not."""
-RETIRE = "retire"
-"""Question: how far each actor is in leaving, with an order to one of them; see `retirement_state`."""
-DROP_POLICY = "drop policy"
-"""Order: begin no new episodes with a policy, by its name."""
-POLICIES = "policies"
-"""Order: hold all these policies, states by name; for actors that connect later."""
 _TIMEOUT_S = 5.0  # of a message that is on its way
 
 
@@ -76,7 +61,7 @@ class DriverLink:
 
         If it `is_final`, the server does not come back by itself, which the actors tell their callers.
         """
-        self.order(_DRAIN, is_final, stays=True)
+        self.order(DRAIN, is_final, stays=True)
 
     def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
         """Tell all actors something, and if it `stays`, those that connect later, too."""
@@ -89,7 +74,7 @@ class DriverLink:
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
-        self.keep(_STATE, state)
+        self.keep(STATE, state)
 
     def keep(self, kind: str, content: Any) -> None:
         """Keep an order for actors that connect from now on; those that are there are not told."""
@@ -98,7 +83,7 @@ class DriverLink:
             self._standing[kind] = message
 
     def ask(
-        self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = _ASK, content: Any = None
+        self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
     ) -> list[Any]:
         """Ask all actors something; by default how serving goes.
 
@@ -178,7 +163,7 @@ class DriverLink:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
                     self._forget(other)
                 self._connections.append(connection)
-                for kind in sorted(self._standing, key=lambda kind: kind == _STATE):  # with its state an actor begins to listen
+                for kind in sorted(self._standing, key=lambda kind: kind == STATE):  # with its state an actor begins to listen
                     _send(connection, self._standing[kind])
 
 
@@ -210,8 +195,7 @@ def follow_driver(
     """Connect an actor to its daemon. All functions are called from the link's own thread.
 
     Args:
-        path: The daemon's socket. If it is absent (the daemon runs on another machine), nothing is followed: Ray itself ends an
-            actor whose driver is gone, some seconds later.
+        path: The daemon's socket. If it is absent, nothing is followed: Ray itself ends an actor whose driver is gone, some seconds later.
         on_drain: Called when the daemon starts to drain, with whether that is final.
         on_driver_gone: Called when the daemon's process has ended, however it did.
         on_state: Called with the newest state, if the daemon has offered one.
@@ -231,19 +215,14 @@ def follow_driver(
         return lambda: None
     stopped = threading.Event()
     connection = Connection(os.dup(line.fileno()))
-    answers: dict[str, Callable[[Any], Any]] = {**(questions or {}), _ASK: lambda _: on_question()}
-    followed = orders or {}
+    followed = Followed(on_drain, on_driver_gone, on_state, on_question, orders or {}, questions or {})
 
     def obey(kind: str, content: Any) -> None:
-        if kind == _DRAIN:
-            on_drain(content)
-        elif kind == _STATE:
-            on_state(content)
-        elif kind in answers:
+        if followed.answers(kind):
             number, asked = content
-            connection.send_bytes(pickle.dumps((number, kind, answers[kind](asked))))
-        elif kind in followed:
-            followed[kind](content)
+            connection.send_bytes(pickle.dumps((number, kind, followed.answer(kind, asked))))
+        else:
+            followed.obey(kind, content)
 
     def follow() -> None:
         with contextlib.suppress(OSError, EOFError), connection:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import logging
-import random
 import sys
 import threading
 import time
@@ -14,9 +14,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import ray
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -30,18 +28,22 @@ from ray.rllib.utils import force_list
 
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
+from policyserver.server.config.link_address import RemoteAddress
+from policyserver.server.config.node_address import advertised, on_this_node
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
-from policyserver.server.grpc_front.listen_address import address_of
+from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
-from policyserver.server.processes.driver_link import (
+from policyserver.server.processes.driver_link import leave_at_once
+from policyserver.server.processes.link import (
     DROP_POLICY,
+    ENDPOINTS,
     HOLD_POLICY,
     INTERRUPT,
     LOG_LEVEL,
@@ -49,21 +51,21 @@ from policyserver.server.processes.driver_link import (
     POLICIES,
     RETIRE,
     ROLL_BACK,
-    follow_driver,
-    leave_at_once,
+    Followed,
 )
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.runner.following import follow, node_ip
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_others
 from policyserver.server.runner.retirement import Retirement
+from policyserver.server.runner.seeding import seeded
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
 
 logger = logging.getLogger(__name__)
 
-_EVALUATION_SEEDS = 1_000_000  # RLlib's, which evaluation instances have beside the others'
 _SWITCH_INTERVAL_S = 0.001  # Python's 5 ms would let `sample()` hold up an action for that long
 
 
@@ -94,13 +96,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """
         self._serving_config = ServingConfig.from_env_config(config.env_config)
         learns_here = self._serving_config.learns and not kwargs.get("worker_index")  # RLlib's learner is in this process
-        EnvRunner.__init__(self, config=config if learns_here else _seeded(config, kwargs.get("worker_index") or 0), **kwargs)
+        EnvRunner.__init__(self, config=config if learns_here else seeded(config, kwargs.get("worker_index") or 0), **kwargs)
         self.config.seed = config.seed
         RunnerState.__init__(self)
         refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
+        self._others: list[str] = []
+        self._kept_port = contextlib.ExitStack()
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
@@ -158,6 +162,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
         loop.endpoints = self._endpoints
+        if self._is_on_cluster:
+            loop.advertise = partial(advertised, config.listen.advertise, node_ip=node_ip())
         loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         loop.start()
         retirement = self._retirement = Retirement(self._index, loop)
@@ -166,6 +172,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
+        elif self._is_on_cluster and self.env is None:  # else the daemon keeps the ports of its machine
+            self._kept_port.enter_context(reserve_ports([self._address()]))
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
@@ -175,16 +183,15 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 PAUSE: loop.pause_learning,
                 DROP_POLICY: self.drop_policy,
                 POLICIES: self.hold_policies,
+                ENDPOINTS: self.take_endpoints,
             }
-            self._stop_following = follow_driver(
-                config.driver_link,
-                self.drain,
-                leave_at_once,
-                self._revive,
-                self.report,
-                orders,
-                {ROLL_BACK: self.roll_back, HOLD_POLICY: self.hold_policy, RETIRE: retirement.follow},
-            )
+            questions: dict[str, Callable[[Any], Any]] = {
+                ROLL_BACK: self.roll_back,
+                HOLD_POLICY: self.hold_policy,
+                RETIRE: retirement.follow,
+            }
+            followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
+            self._stop_following = follow(config.driver_link, followed, self._index, loop)
 
     def open(self) -> None:
         """Listen on the configured address, or start the environment's `run()`, which decides it. A second call does nothing.
@@ -197,14 +204,35 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._env_thread.start()
             elif self._serving_loop is not None and not self._serving_loop.addresses:
                 self._serving_loop.bind(self._address())
+                self._kept_port.close()
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance with this index of RLlib's, or of this one."""
-        return address_of(self._serving_config.listen.address, max((self._index if index is None else index) - 1, 0))
+        address = self._serving_config.listen.address
+        if self._is_on_cluster:
+            address = on_this_node(address, node_ip())
+        return address_of(address, max((self._index if index is None else index) - 1, 0))
+
+    @property
+    def _is_on_cluster(self) -> bool:
+        """Whether the serving instances may be on several machines."""
+        return isinstance(self._serving_config.driver_link, RemoteAddress)
+
+    def take_endpoints(self, addresses: dict[str, int]) -> None:
+        """Take the addresses of all serving instances, on whichever machines they are."""
+        self._others = list(addresses)
+
+    def planned_addresses(self) -> list[str]:
+        """Return the addresses that this instance will have; none if the system or an environment chooses them."""
+        address = self._address()
+        chosen = self.env is None and not address.endswith(":0")
+        return [advertised(self._serving_config.listen.advertise, address, node_ip())] if chosen else []
 
     def _endpoints(self) -> list[str]:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
         assert self._serving_loop is not None
+        if self._is_on_cluster:
+            return self._others or self._serving_loop.advertised()
         if self.env is not None or self._serving_config.listen.address.endswith(":0"):
             return list(self._serving_loop.addresses)
         return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
@@ -257,8 +285,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         return dataclasses.replace(report, shadow=shadow.name, shadow_actions=self._serving_loop.call(shadow.take))
 
     def addresses(self) -> list[str]:
-        """Return the addresses this instance serves on."""
-        return list(self._serving_loop.addresses) if self._serving_loop is not None else []
+        """Return the addresses at which clients reach this instance."""
+        return self._serving_loop.advertised() if self._serving_loop is not None else []
 
     # RLlib's contract ----------------------------------------------------------------------------------------------------------------
 
@@ -354,27 +382,11 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         is_final = self._serving_config.driver_link is None and not self._drains.is_set()
         self._drains.set()
         self._stop_following()
+        self._kept_port.close()
         if self._serving_loop is not None:
             self._serving_loop.stop(is_final=is_final)
         elif self._env_runner_state_server is not None:
             self._weights_pull.stop_group(self._env_runner_state_server)
-
-
-def _seeded(config: AlgorithmConfig, worker_index: int) -> AlgorithmConfig:
-    """Seed the process as RLlib does, and return a configuration by which RLlib leaves that.
-
-    RLlib also asks for deterministic algorithms, for which PyTorch's builds without CUDA import its compiler: half of a start. Nothing that
-    is served needs them.
-    """
-    if config.seed is None:
-        return config
-    seed = config.seed + worker_index + config.in_evaluation * _EVALUATION_SEEDS
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    unseeded = config.copy(copy_frozen=False)
-    unseeded.seed = None
-    return unseeded
 
 
 def _with_others(policy: VectorizedPolicy, config: ServingConfig) -> NamedPolicies:

@@ -24,8 +24,9 @@ from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
-from policyserver.server.episodes.core import EpisodeCore, ending_error
+from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ended_episodes import EndedEpisode
+from policyserver.server.episodes.ending_error import ending_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
@@ -46,7 +47,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
     ("grpc.max_metadata_size", 8 * 1024),
 ]
 
@@ -82,6 +83,8 @@ class ServingLoop:
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        self.advertise: Callable[[str], str] = lambda bound: bound
+        """Makes what clients are told of an address that is listened on."""
         self.client_numbers = (0, 1)
         """The first number that a client gets here, and the step to the next: no two serving processes of a daemon give the same."""
         self.at_stop: list[Callable[[PolicyServerError], None]] = []
@@ -175,6 +178,24 @@ class ServingLoop:
 
         self.call(refuse)
 
+    @property
+    def episodes_open(self) -> int:
+        """Number of open episodes, as it was a moment ago. From any thread."""
+        return self.core.episodes_open
+
+    def daemon_is_silent(self) -> None:
+        """Go on without the daemon: steps by-pass the learner, and no caller waits for it."""
+        self.post(lambda: self.core.pause_learning(True))
+
+    def daemon_is_away(self) -> None:
+        """Say NOT_SERVING and refuse new episodes, until the daemon is heard of: the weights are too old. Open episodes go on."""
+        self.post(partial(self._hold, is_held=True))
+
+    def daemon_is_back(self) -> None:
+        """Go on as before the daemon was silent."""
+        self.post(partial(self._hold, is_held=False))
+        self.post(lambda: self.core.pause_learning(False))
+
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
         return self._stopped.wait(timeout_s)
@@ -246,6 +267,10 @@ class ServingLoop:
         logger.info("serving %s on %s (boot %s)", SERVICE_NAME, bound, self.boot_id)
         return bound
 
+    def advertised(self) -> list[str]:
+        """Return the addresses at which clients reach this server. From any thread."""
+        return [self.advertise(bound) for bound in self.addresses]
+
     def report(self, *, explores: bool) -> ServingReport:
         """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
         process = process_figures()
@@ -270,6 +295,13 @@ class ServingLoop:
         stats = self.core.snapshot()
         stats.boot_id, stats.uptime_s, stats.training = self.boot_id, time.monotonic() - self._started_s, self._training
         return stats
+
+    def _hold(self, *, is_held: bool) -> None:
+        self.core.hold_starts(ending_error(is_final=False) if is_held else None)
+        says = health_pb2.HealthCheckResponse.NOT_SERVING if is_held else health_pb2.HealthCheckResponse.SERVING
+        for servicer in self._health:
+            for name in ("", SERVICE_NAME):
+                self._loop.create_task(servicer.set(name, says))
 
     def _drain(self) -> None:
         self.core.drain(is_final=self._is_final)

@@ -6,7 +6,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
@@ -19,6 +18,7 @@ from policyserver.server.policies.connectors.connector_states import adopt_state
 from policyserver.server.policies.connectors.policy_choice import frozen_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.policy import LIVE_NAME, Policy
+from policyserver.server.processes.rolled_back import RolledBack
 from policyserver.server.processes.weights_sum import sha256_of_weights
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.weights_pull import WeightsPull
@@ -31,18 +31,6 @@ LINEAGE = "lineage"
 """Key of a state: how many roll-backs of the run it comes after. RLlib's own states lack it."""
 ROLLED_BACK = "rolled_back"
 """Key of a state that is offered to restarted instances: it is served already, and RLlib's learner does not have it yet."""
-
-
-@dataclass(frozen=True)
-class RolledBack:
-    """What a serving instance says of a roll-back."""
-
-    weights_seq_no: int
-    """Policy version that it serves now."""
-    weights_sha256: str
-    """Sum of the weights that it serves, see `sha256_of_weights`."""
-    steps_dropped: int
-    """Recorded steps that were dropped."""
 
 
 class RunnerState(Checkpointable):

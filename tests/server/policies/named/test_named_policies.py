@@ -330,7 +330,7 @@ def test_a_shadow_decides_as_if_it_served_and_changes_nothing(model: str, make_h
     assert (figures.policy, figures.actions) == ("first shadow", 2 * STEPS)
     sent, shadow = (np.concatenate([getattr(each, name) for each in recorded]) for name in ("sent", "shadow"))
     assert figures.agreement == pytest.approx(np.mean(sent == shadow))
-    assert [episode for each in recorded for episode in each.episodes.tolist()] == [("client", "a"), ("client", "e")] * STEPS
+    assert [episode for each in recorded for episode in each.episodes] == [("client", "a"), ("client", "e")] * STEPS
 
 
 def test_a_shadow_that_fails_is_left_out_counted_and_logged_once_a_minute(

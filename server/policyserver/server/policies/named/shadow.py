@@ -7,7 +7,6 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from policyserver.common.server_stats import PolicyFigures
 from policyserver.server.policies.policy import LIVE, Array, Mask, StepResult, StepRows
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.processes.shadow_actions import ShadowActions
 
 logger = logging.getLogger(__name__)
 
@@ -22,23 +22,6 @@ MOST_WAITING = 10_000
 """Actions that wait to be recorded."""
 LOG_INTERVAL_S = 60.0
 """Least time from one line of the log about failures to the next."""
-
-
-class ShadowActions(NamedTuple):
-    """Actions of one pass, n of them."""
-
-    draw_keys: npt.NDArray[np.uint64]
-    """Of their episodes: a hash of the id."""
-    episodes: npt.NDArray[np.object_]
-    """Client and id of their episodes, as the record of ended episodes has them: a pair of texts each."""
-    steps: npt.NDArray[np.int64]
-    """Number of each in its episode."""
-    sent: Array
-    """What was sent, as clients execute it, [n, ...]."""
-    shadow: Array
-    """What the shadow would have sent, [n, ...]."""
-    weights_seq_no: int
-    """The shadow's version."""
 
 
 @dataclass(slots=True)
@@ -111,7 +94,7 @@ class Shadow:
         same = (sent == shadow).reshape(len(sent), -1).all(axis=1)
         self.actions += len(sent)
         self.agreed += int(np.count_nonzero(same))
-        episodes = self._episodes[rows.slots[computed.places][compared]]
+        episodes = self._episodes[rows.slots[computed.places][compared]].tolist()
         self._waiting.append(ShadowActions(by.keys, episodes, by.steps, sent, shadow, computed.version))
         self._waiting_count += len(sent)
         while self._waiting_count > MOST_WAITING and len(self._waiting) > 1:

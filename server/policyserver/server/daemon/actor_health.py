@@ -1,0 +1,73 @@
+"""Leaves serving actors that are silent out at once: RLlib notices them after a minute, and waits for them until then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+_SLICE_S = 0.25
+"""How long Ray is waited for between two looks at what is silent: its wait can't be woken."""
+
+
+class ActorHealth:
+    """What the link says of the serving actors, told to RLlib's manager of them. From any thread."""
+
+    def __init__(self) -> None:
+        """Begin without an algorithm; `watch` brings it."""
+        self._lock = threading.Lock()
+        self._silent: set[int] = set()
+        self._manager: Any = None
+
+    def watch(self, algorithm: Algorithm) -> None:
+        """Tell this algorithm's manager from now on, and let it wait for no actor that is silent, whatever its own time-outs are."""
+        manager = algorithm.env_runner_group._worker_manager
+        fetch = manager._fetch_result
+
+        def fetch_of_heard(
+            *, remote_actor_ids: list[int], remote_calls: list[Any], timeout_seconds: float | None = None, **others: Any
+        ) -> Any:
+            if timeout_seconds != 0.0 and self._gives_up(remote_actor_ids, remote_calls, timeout_seconds):
+                timeout_seconds = 0.0
+            return fetch(remote_actor_ids=remote_actor_ids, remote_calls=remote_calls, timeout_seconds=timeout_seconds, **others)
+
+        manager._fetch_result = fetch_of_heard
+        with self._lock:
+            self._manager = manager
+            for index in self._silent:
+                self._leave_out(index)
+
+    def note(self, index: int, is_silent: bool) -> None:
+        """Take note of an actor that is silent or is heard of again.
+
+        One that is heard of again is not called healthy here: RLlib's probe finds it so before the next iteration, and brings it weights.
+        """
+        with self._lock:
+            (self._silent.add if is_silent else self._silent.discard)(index)
+            if is_silent:
+                self._leave_out(index)
+
+    def _leave_out(self, index: int) -> None:
+        if self._manager is not None and index in self._manager.actor_ids():
+            self._manager.set_actor_state(index, False)
+
+    def _gives_up(self, indices: Sequence[int], calls: list[Any], timeout_s: float | None) -> bool:
+        """Wait until all calls are answered, or the time is over, or those that are missing are of silent actors: then say True."""
+        import ray
+
+        by_call = dict(zip(calls, indices, strict=True))
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        missing = list(calls)
+        while missing:
+            left_s = _SLICE_S if deadline_s is None else min(_SLICE_S, deadline_s - time.monotonic())
+            if left_s <= 0:
+                return True
+            _, missing = ray.wait(missing, num_returns=len(missing), timeout=left_s)
+            with self._lock:
+                if missing and all(by_call[call] in self._silent for call in missing):
+                    return True
+        return False

@@ -1,0 +1,186 @@
+"""Joins a Ray cluster that is there already, for as long as this process runs, and leaves it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from policyserver.common.channels import open_channel
+from policyserver.common.settings import SettingsError
+from policyserver.server.config.ray_config import FROM_ENVIRONMENT, RayConfig, check_cluster_address
+from policyserver.server.daemon.private_folder import PrivateFolder
+from policyserver.server.daemon.ray_start import keeping_sigterm, replaced
+
+logger = logging.getLogger(__name__)
+
+_KEY = "ray.address"
+_PROBE_S = 5.0
+_PROBE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""The call that says which Ray a head runs. It takes an empty message, and a cluster with tokens refuses it without one."""
+_LOCAL_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+"""What concerns this process alone; what a node's processes read is given to `ray start`."""
+
+
+class JoinedRay:
+    """A cluster that this process is a driver of; `stop()` leaves it, and ends this driver's actors, but nothing else of it."""
+
+    def __init__(self, config: RayConfig, pointer: Path | None = None) -> None:
+        """Find the cluster and make this process's private folder, as `RayProcess` does; nothing is joined yet.
+
+        Raises:
+            SettingsError: There is no cluster, it asks for no authentication, or the folder can't be made.
+        """
+        self._config = config
+        self.address = cluster_address(config)
+        refuse_insecure(self.address, insecure=config.insecure)
+        self._folder = PrivateFolder(pointer)
+        self.folder = self._folder.path
+        self._stopped = False
+        os.environ.update({name: os.environ.get(name, value) for name, value in _LOCAL_VARIABLES.items()})
+
+    @property
+    def local_host(self) -> str:
+        """The address of this machine that the cluster's nodes can reach."""
+        host, _, port = self.address.rpartition(":")
+        family = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0][0]
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:  # sends nothing: the system says which way it would go
+            asking.connect((host.strip("[]"), int(port)))
+            return str(asking.getsockname()[0])
+
+    def start(self, num_cpus: int, before_retry: Callable[[], None] = lambda: None) -> None:
+        """Join the cluster.
+
+        Args:
+            num_cpus: CPUs that the actors of this server and its driver's helpers take.
+            before_retry: Not called: a cluster that is there needs no second try.
+
+        Raises:
+            SettingsError: The cluster can't be joined, or it has too few CPUs.
+        """
+        import ray
+
+        try:
+            with keeping_sigterm():
+                ray.init(
+                    address=self.address,
+                    namespace=self._config.namespace or None,
+                    runtime_env=dict(self._config.runtime_env) or None,
+                    configure_logging=False,
+                    log_to_driver=True,
+                )
+        except Exception as error:
+            ray.shutdown()
+            reason = " ".join(str(error).split())
+            raise SettingsError(
+                _KEY,
+                "",
+                f"the cluster at {self.address} can't be joined: {reason[:500]}; this machine must have a node of it "
+                "(`ray start --address=...`), and this process the cluster's RAY_AUTH_MODE and token",
+            ) from error
+        there = float(ray.cluster_resources().get("CPU", 0.0))
+        if there < num_cpus - 1:  # the driver itself takes no ticket
+            raise SettingsError(
+                _KEY,
+                "",
+                f"expected a cluster with at least {num_cpus - 1} CPUs for the actors of this server, received one with {there:g} at "
+                f"{self.address}; start another node, or nodes with `--num-cpus`, or configure fewer actors",
+            )
+        logger.info("joined the Ray cluster at %s, %d nodes with %g CPUs", self.address, len(alive_nodes()), there)
+
+    def stop(self) -> None:
+        """Leave the cluster and remove this process's folder. A second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            if "ray" in sys.modules:
+                import ray
+
+                ray.shutdown()
+        finally:
+            self._folder.remove()
+
+
+def cluster_address(config: RayConfig) -> str:
+    """Return HOST:PORT of the cluster's head.
+
+    Raises:
+        SettingsError: No Ray node runs on this machine, or the environment names no cluster.
+    """
+    address = config.address
+    if address == FROM_ENVIRONMENT:
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address:
+            raise SettingsError(_KEY, "", "expected the environment variable RAY_ADDRESS to be set with 'env', received none")
+        if address != "auto":
+            try:
+                check_cluster_address(address)
+            except ValueError as error:
+                raise SettingsError(_KEY, "", f"RAY_ADDRESS: {error}") from error
+    if address != "auto":
+        return address
+    from ray._private import services
+
+    found: Any = None
+    with contextlib.suppress(Exception):  # whatever Ray raises where it finds none
+        found = services.canonicalize_bootstrap_address("auto")
+    if not found:
+        raise SettingsError(
+            _KEY, "", "expected a Ray node on this machine with 'auto', found none; run `ray start` first, or name HOST:PORT"
+        )
+    return str(found)
+
+
+def refuse_insecure(address: str, *, insecure: bool) -> None:
+    """Refuse a cluster that lets anyone in who reaches it, unless that is wanted.
+
+    Raises:
+        SettingsError: No head answers there, or a call without a token was answered.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") == "1":  # Ray's TLS is mutual: who has no certificate of the cluster's is not let in
+        return
+    with open_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_PROBE, bytes, bytes)(b"", timeout=_PROBE_S)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code == grpc.StatusCode.UNAUTHENTICATED:
+                return
+            raise SettingsError(_KEY, "", f"expected a Ray cluster's head at {address}, received {code.name} from there") from error
+    text = "lets anyone who reaches it run code on all its nodes, for it was started without RAY_AUTH_MODE=token and without Ray's TLS"
+    if not insecure:
+        raise SettingsError(_KEY, "", f"the Ray cluster at {address} {text}; start it with one of them, or set ray.insecure = true")
+    logger.warning("the Ray cluster at %s %s; joined all the same (ray.insecure)", address, text)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """List the cluster's nodes that are alive, as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+@contextlib.contextmanager
+def spreading_actors(config: RayConfig) -> Iterator[None]:
+    """Have RLlib put each serving actor on another node, if that is wanted and possible."""
+    if not (config.joins and config.placement == "spread"):
+        yield
+        return
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+    make = EnvRunnerGroup._make_worker
+
+    def make_worker(group: Any, *arguments: Any, **named: Any) -> Any:
+        group._remote_args.setdefault("scheduling_strategy", "SPREAD")
+        return make(group, *arguments, **named)
+
+    with replaced(EnvRunnerGroup, _make_worker=make_worker):
+        yield

@@ -1,0 +1,96 @@
+"""What the daemon says to its serving actors, and they to it, whichever way it takes: see `driver_link` and `remote_link`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+DRAIN, STATE, ASK = "drain", "state", "ask"
+INTERRUPT = "interrupt"
+"""Order: answer a waiting `sample()` with nothing, for the daemon's main thread has something else to do."""
+LOG_LEVEL = "log level"
+"""Order: log from a severity on, by its name."""
+PAUSE = "pause"
+"""Order: let steps by-pass the learner, or no longer."""
+ROLL_BACK = "roll back"
+"""Question: serve another state at once, and say what is served then."""
+HOLD_POLICY = "hold policy"
+"""Question: hold a policy beside the one that learns, by a pair of its name and its state, and say why not, if not."""
+RETIRE = "retire"
+"""Question: how far each actor is in leaving, with an order to one of them; see `retirement_state`."""
+DROP_POLICY = "drop policy"
+"""Order: begin no new episodes with a policy, by its name."""
+POLICIES = "policies"
+"""Order: hold all these policies, states by name; for actors that connect later."""
+ENDPOINTS = "endpoints"
+"""Order: tell clients of these addresses, a mapping to the episodes that are open there; with a link between machines."""
+
+
+class Link(Protocol):
+    """The daemon's end. Everything may be called from any thread, and `drain` and `order` from a signal handler."""
+
+    def drain(self, *, is_final: bool = False) -> None:
+        """Tell all actors, those that connect later too, to finish what they have and start nothing new.
+
+        If it `is_final`, the server does not come back by itself, which the actors tell their callers.
+        """
+
+    def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
+        """Tell all actors something, and if it `stays`, those that connect later, too."""
+
+    def offer(self, state: dict[str, Any]) -> None:
+        """Keep an env runner's state, weights included, for actors that connect from now on."""
+
+    def keep(self, kind: str, content: Any) -> None:
+        """Keep an order for actors that connect from now on; those that are there are not told."""
+
+    def ask(
+        self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
+    ) -> list[Any]:
+        """Ask all actors something, by default how serving goes, and return what those say that answer in time.
+
+        Args:
+            timeout_s: Longest wait for the answers.
+            on_late: Called with each answer to an earlier question of that kind that came too late for it.
+            kind: What is asked.
+            content: What comes with the question.
+        """
+
+    def close(self) -> None:
+        """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What an actor does with what it is told. All functions are called from the link's own thread."""
+
+    on_drain: Callable[[bool], None]
+    """The daemon starts to drain; with whether that is final."""
+    on_driver_gone: Callable[[], None]
+    """The daemon's process has ended, however it did."""
+    on_state: Callable[[dict[str, Any]], None]
+    """The newest state, if the daemon has offered one."""
+    on_question: Callable[[], Any]
+    """The daemon asks how serving goes."""
+    orders: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
+    """What `Link.order` tells, by kind; an order of another kind is skipped."""
+    questions: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """What else `Link.ask` asks, by kind."""
+
+    def obey(self, kind: str, content: Any) -> None:
+        """Follow an order."""
+        if kind == DRAIN:
+            self.on_drain(content)
+        elif kind == STATE:
+            self.on_state(content)
+        elif kind in self.orders:
+            self.orders[kind](content)
+
+    def answers(self, kind: str) -> bool:
+        """Tell whether a kind is that of a question."""
+        return kind == ASK or kind in self.questions
+
+    def answer(self, kind: str, content: Any) -> Any:
+        """Answer a question."""
+        return self.on_question() if kind == ASK else self.questions[kind](content)

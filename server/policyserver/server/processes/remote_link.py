@@ -1,0 +1,297 @@
+"""The daemon's end of the link to serving actors on other machines: a gRPC service over mutual TLS, and no pickle.
+
+Each actor is served by two threads: one of gRPC's sends what waits for it, one of ours reads. What waits is bounded: an actor for which
+more waits is cut off, and finds what stands when it connects again.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from policyserver.common.errors import WireError
+from policyserver.server.processes.link import ASK, DRAIN, ENDPOINTS, STATE
+from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, make_identity, server_credentials
+from policyserver.server.processes.link_values import from_value, to_value
+from policyserver.v1 import driver_link_pb2 as pb
+from policyserver.v1 import driver_link_pb2_grpc as service
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+_MOST_WAITING = 1000
+_MOST_ACTORS = 1000
+_MOST_MESSAGE_BYTES = 2**31 - 1
+OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
+]
+
+
+class _Actor:
+    """One actor that is connected."""
+
+    def __init__(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
+        self.index, self.host = int(hello.index), str(hello.host)
+        self.heard_s = time.monotonic()
+        self._context = context
+        self.waiting: queue.SimpleQueue[pb.DriverMessage | None] = queue.SimpleQueue()
+
+    def send(self, message: pb.DriverMessage) -> bool:
+        """Send a message; False if the actor takes none any more."""
+        if self.waiting.qsize() >= _MOST_WAITING:
+            self.cut()
+            return False
+        self.waiting.put(message)
+        return True
+
+    def cut(self) -> None:
+        """End its stream."""
+        self.waiting.put(None)
+        self._context.cancel()  # type: ignore[no-untyped-call]
+
+
+class RemoteLink(service.DriverLinkServicer):
+    """A `Link` whose actors may be on other machines."""
+
+    def __init__(
+        self,
+        host: str,
+        version: str,
+        *,
+        silent_s: float = 5.0,
+        on_silent: Callable[[int], None] = lambda index: None,
+        on_heard: Callable[[int], None] = lambda index: None,
+    ) -> None:
+        """Listen on an address of this machine, on a port that the system chooses.
+
+        Args:
+            host: The address that the actors' machines can reach.
+            version: Of this package; an actor of another one is refused.
+            silent_s: Time without a sign of life after which an actor is silent.
+            on_silent: Called with RLlib's index of an actor that is silent or whose stream ended, on a thread of the link.
+            on_heard: Called with the index of an actor that is heard of after it was silent.
+
+        Raises:
+            NoCertificateError: The command openssl is missing or fails.
+            OSError: The address can't be bound.
+        """
+        self._version, self._silent_s = version, silent_s
+        self._on_silent, self._on_heard = on_silent, on_heard
+        self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
+        self._changed = threading.Condition(self._lock)
+        self._standing: dict[str, pb.DriverMessage] = {}
+        self._actors: dict[int, _Actor] = {}
+        self._silent: set[int] = set()
+        self._addresses: dict[int, dict[str, int]] = {}
+        """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
+        actors have to list the same addresses, and one that is away comes back."""
+        self._questions = 0
+        self._answers: dict[int, Any] = {}
+        """To the question that is asked now, by actor."""
+        self._late: dict[str, list[Any]] = {}
+        self._asking = threading.Lock()
+        self._closed = threading.Event()
+        daemon, actor = make_identity(DAEMON), make_identity(ACTOR)
+        self.secret = ActorSecret(actor, daemon.certificate)
+        pool = concurrent.futures.ThreadPoolExecutor(_MOST_ACTORS, thread_name_prefix="driver-link")
+        self._server = grpc.server(pool, options=[("grpc.so_reuseport", 0), *OPTIONS], maximum_concurrent_rpcs=_MOST_ACTORS)
+        service.add_DriverLinkServicer_to_server(self, self._server)
+        target = f"[{host}]" if ":" in host else host
+        try:
+            port = self._server.add_secure_port(f"{target}:0", server_credentials(daemon, actor.certificate))
+        except RuntimeError as error:
+            raise OSError(f"the link to serving actors can't listen on {host}: {error}") from error
+        self.address = f"{target}:{port}"
+        self._server.start()
+        self._watch = threading.Thread(target=self._beat, name="driver-link-beat", daemon=True)
+        self._watch.start()
+
+    # The daemon's side -----------------------------------------------------------------------------------------------------------------
+
+    def drain(self, *, is_final: bool = False) -> None:
+        """See `Link.drain`."""
+        self.order(DRAIN, is_final, stays=True)
+
+    def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
+        """See `Link.order`."""
+        message = pb.DriverMessage(order=pb.Order(kind=kind, content=to_value(content)))
+        with self._lock:
+            if stays:
+                self._standing[kind] = message
+            for actor in self._actors.values():
+                actor.send(message)
+
+    def offer(self, state: dict[str, Any]) -> None:
+        """See `Link.offer`."""
+        self.keep(STATE, state)
+
+    def keep(self, kind: str, content: Any) -> None:
+        """See `Link.keep`."""
+        message = pb.DriverMessage(order=pb.Order(kind=kind, content=to_value(content)))
+        with self._lock:
+            self._standing[kind] = message
+
+    def ask(
+        self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
+    ) -> list[Any]:
+        """See `Link.ask`; of actors that are silent no answer is waited for."""
+        with self._asking:
+            answers = self._ask(timeout_s, kind, content)
+            with self._lock:
+                late = self._late.pop(kind, ())
+        for answer in late:
+            on_late(answer)
+        return answers
+
+    def _ask(self, timeout_s: float, kind: str, content: Any) -> list[Any]:
+        sent = to_value(content)
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._questions += 1
+            self._answers = {}
+            message = pb.DriverMessage(question=pb.Question(number=self._questions, kind=kind, content=sent))
+            asked = {index: actor for index, actor in self._actors.items() if actor.send(message)}
+
+            def missing() -> bool:
+                there = (index for index, actor in asked.items() if self._actors.get(index) is actor and index not in self._silent)
+                return any(index not in self._answers for index in there)
+
+            while not self._closed.is_set() and missing() and (left_s := deadline - time.monotonic()) > 0:
+                self._changed.wait(left_s)
+            return [self._answers[index] for index in sorted(asked) if index in self._answers]
+
+    def connected(self) -> list[int]:
+        """Return RLlib's indices of the actors that are connected and not silent."""
+        with self._lock:
+            return sorted(self._actors.keys() - self._silent)
+
+    def close(self) -> None:
+        """See `Link.close`."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+            for actor in self._actors.values():
+                actor.waiting.put(None)
+        self._watch.join()
+        self._server.stop(0.5).wait()
+
+    # The actors' side ------------------------------------------------------------------------------------------------------------------
+
+    def Follow(self, request_iterator: Iterator[pb.ActorMessage], context: grpc.ServicerContext) -> Iterator[pb.DriverMessage]:
+        """Serve one actor until either end ends."""
+        first = next(request_iterator, None)
+        if first is None or not first.HasField("hello"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a Hello first")
+            return
+        if first.hello.version != self._version:
+            who, has = f"serving actor {first.hello.index} on {first.hello.host}", first.hello.version
+            text = f"{who} has rllib-policy-server {has}, expected {self._version} as the daemon has; install that one there"
+            logger.error("%s", text)
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+            return
+        actor = _Actor(first.hello, context)
+        with self._lock:
+            if (before := self._actors.get(actor.index)) is not None:
+                before.cut()
+            self._actors[actor.index] = actor
+            for kind in sorted(self._standing, key=lambda kind: kind == STATE):  # with its state an actor begins to listen
+                actor.send(self._standing[kind])
+        self._heard(actor)
+        reader = threading.Thread(target=self._read, args=(actor, request_iterator), name=f"driver-link-{actor.index}", daemon=True)
+        reader.start()
+        try:
+            while (message := actor.waiting.get()) is not None:
+                yield message
+        finally:
+            self._forget(actor)
+
+    def _read(self, actor: _Actor, messages: Iterator[pb.ActorMessage]) -> None:
+        try:
+            for message in messages:
+                actor.heard_s = time.monotonic()
+                self._heard(actor)
+                if message.HasField("answer"):
+                    self._take(actor, message.answer)
+                elif message.HasField("beat"):
+                    self._tell_endpoints(actor, message.beat)
+        except grpc.RpcError as error:
+            logger.debug("the stream of serving actor %d ended: %s", actor.index, error)
+        except Exception as error:  # of grpc's own, where the stream is cancelled
+            logger.debug("the stream of serving actor %d broke: %r", actor.index, error)
+        actor.waiting.put(None)
+
+    def _take(self, actor: _Actor, answer: pb.Answer) -> None:
+        try:
+            content = from_value(answer.content)
+        except WireError as error:
+            logger.error("serving actor %d answered what can't be read: %s", actor.index, error)
+            return
+        with self._changed:
+            if answer.number == self._questions:
+                self._answers[actor.index] = content
+                self._changed.notify_all()
+            else:
+                self._late.setdefault(answer.kind, []).append(content)
+
+    def _tell_endpoints(self, actor: _Actor, beat: pb.Beat) -> None:
+        addresses = dict.fromkeys(beat.addresses, int(beat.episodes_open))
+        with self._lock:
+            if addresses and addresses != self._addresses.get(actor.index):
+                self._addresses[actor.index] = addresses
+                if not self._actors.keys() <= self._addresses.keys():  # the others begin to listen, too
+                    return
+                listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
+                self.order(ENDPOINTS, listed, stays=True)
+
+    def _heard(self, actor: _Actor) -> None:
+        with self._lock:
+            if self._actors.get(actor.index) is not actor or actor.index not in self._silent:
+                return
+            self._silent.discard(actor.index)
+        logger.info("serving actor %d on %s is heard of again", actor.index, actor.host)
+        self._on_heard(actor.index)
+
+    def _forget(self, actor: _Actor) -> None:
+        with self._changed:
+            if self._actors.get(actor.index) is not actor:
+                return
+            del self._actors[actor.index]
+            was_silent = actor.index in self._silent
+            self._silent.add(actor.index)
+            self._changed.notify_all()
+        if not was_silent and not self._closed.is_set():
+            level = logging.DEBUG if DRAIN in self._standing else logging.WARNING
+            logger.log(level, "the link to serving actor %d on %s ended: it is left out until it is heard of", actor.index, actor.host)
+            self._on_silent(actor.index)
+
+    def _beat(self) -> None:
+        beat = pb.DriverMessage(beat=pb.Beat())
+        while not self._closed.wait(BEAT_S):
+            now_s = time.monotonic()
+            silent = []
+            with self._changed:
+                for index, actor in self._actors.items():
+                    actor.send(beat)
+                    if now_s - actor.heard_s > self._silent_s and index not in self._silent:
+                        self._silent.add(index)
+                        silent.append(actor)
+                if silent:
+                    self._changed.notify_all()
+            for actor in silent:
+                logger.warning(
+                    "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of",
+                    actor.index,
+                    actor.host,
+                    self._silent_s,
+                )
+                self._on_silent(actor.index)

@@ -1,0 +1,133 @@
+"""A Ray cluster on test hosts, and a daemon that joins it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.hosts import NETWORK, Host, HostProcess
+
+PORT = 6379
+_PLAYER = Path(__file__).with_name("player.py")
+SETTINGS = """
+[listen]
+address = "node:9900"
+tls_certificate_file = "/tmp/tls/certificate"
+tls_key_file = "/tmp/tls/key"
+token_file = "/tmp/tls/token"
+[ray]
+serving_resources = {serving = 1}
+[algorithm.env_runners]
+num_env_runners = 2
+"""
+HEAD = f"{NETWORK}.1:{PORT}"
+OF_RAY_START = {"RAY_worker_niceness": "0", "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client", "RAY_AUTH_MODE": "token"}
+RUN = "/tmp/run"
+_TLS = "/tmp/tls"
+CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
+
+
+class Cluster:
+    """The first host is Ray's head, without a serving actor; each other one has room for so many."""
+
+    def __init__(self, hosts: Sequence[Host], *, actors_on_each: int = 1) -> None:
+        self.hosts = hosts
+        self.environment = {**OF_RAY_START, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._rooms = f'--resources={{"serving": {actors_on_each}}}'
+        write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
+        hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", env=self.environment)
+        for host in hosts[1:]:
+            self.join(host)
+
+    def join(self, host: Host) -> None:
+        """Start a node that serves."""
+        host.start_ray(f"--address={HEAD}", "--num-cpus=2", self._rooms, env=self.environment)
+
+
+def write_secrets(hosts: Sequence[Host], certificate_file: str, key_file: str, token_file: str) -> None:
+    """Write a certificate for all hosts' addresses, its key and a token on each of them."""
+    names = ",".join(f"IP:{host.address}" for host in hosts)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    outputs = ["-subj", "/CN=policy", "-addext", f"subjectAltName={names}", "-keyout", "-", "-out", "-"]
+    made = subprocess.run([*command, *outputs], capture_output=True, check=True, timeout=60.0).stdout
+    end = b"-----END PRIVATE KEY-----\n"
+    key, _, certificate = made.partition(end)
+    token = secrets.token_hex(16).encode()
+    for host in hosts:
+        host.write(certificate_file, certificate)
+        host.write(key_file, key + end)
+        host.write(token_file, token)
+
+
+class ClusterDaemon:
+    """`policy-server serve` on the first host."""
+
+    def __init__(self, cluster: Cluster, settings: str, *options: str) -> None:
+        self.host = cluster.hosts[0]
+        command = serve_command(self.host, settings, *options)
+        self.host.path("/tmp/out").unlink(missing_ok=True)  # of one before it
+        self.process = self.host.start("sh", "-c", 'exec "$0" "$@" > /tmp/out 2>&1', *command, env=cluster.environment)
+
+    @classmethod
+    def of_shell(cls, host: Host, script: str, env: Mapping[str, str]) -> ClusterDaemon:
+        """Start it by a script of bash."""
+        daemon = cls.__new__(cls)
+        daemon.host = host
+        daemon.process = host.start("bash", "-ec", f"exec > /tmp/out 2>&1\n{script}", env=env)
+        return daemon
+
+    def addresses(self) -> list[str]:
+        """Return where the serving actors listen, as it logged that."""
+        return self.text().partition("serving on ")[2].partition(", policy version")[0].split(", ")
+
+    def text(self) -> str:
+        """Return what it wrote."""
+        out = self.host.path("/tmp/out")
+        return out.read_text(errors="replace") if out.exists() else ""
+
+    def wait_for(self, text: str, timeout_s: float = 180.0) -> float:
+        """Wait until it writes some text; returns the seconds that took."""
+        began_s = time.monotonic()
+        while text not in self.text():
+            assert self.process.poll() is None, f"ended with {self.process.poll()}:\n{self.text()}"
+            assert time.monotonic() - began_s < timeout_s, f"no {text!r} within {timeout_s} s:\n{self.text()}"
+            time.sleep(0.05)
+        return time.monotonic() - began_s
+
+
+class Player:
+    """Episodes that are played on a host."""
+
+    def __init__(self, host: Host, address: str, count: int, *, spread: bool = True) -> None:
+        """Begin to play so many episodes at once; the number names the player, too."""
+        self._output = host.path(f"/tmp/player-{count}")
+        arguments = [address, str(count), f"/tmp/player-{count}", *([] if spread else ["alone"])]
+        self.process: HostProcess = host.start(sys.executable, str(_PLAYER), *arguments)
+
+    def newest(self) -> dict[str, Any]:
+        """Return what it wrote last; nothing at first."""
+        assert self.process.poll() is None
+        lines = self._output.read_text().splitlines() if self._output.exists() else []
+        return dict(json.loads(lines[-1])) if lines else {"steps": 0, "version": 0, "errors": {}, "runners": [], "longest_s": 0.0}
+
+
+def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon) -> float:
+    """Wait for something; returns the seconds that took."""
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < timeout_s, f"not within {timeout_s} s:\n{daemon.text()}"
+        time.sleep(0.05)
+    return time.monotonic() - began_s
+
+
+def serve_command(host: Host, settings: str, *options: str) -> list[str]:
+    """Write the settings and return the command that serves by them."""
+    host.write("/tmp/server.toml", settings.encode())
+    program = str(Path(sys.executable).with_name("policy-server"))
+    return [program, "serve", "--config", "/tmp/server.toml", "--run_folder", RUN, "--ray.address", HEAD, *options]

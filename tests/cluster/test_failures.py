@@ -1,0 +1,64 @@
+"""A serving host is cut off, healed, and another one killed: learning goes on, and clients act elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.hosts import Host
+from tests.conftest import CARTPOLE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+
+CUT_S = 25.0
+LONGEST_PAUSE_S = 6.0
+ELSEWHERE_S = 15.0
+
+
+def longest_without_update(player: Player, seconds: float) -> float:
+    """Watch which policy version a player is answered by; returns the longest time in which it stayed."""
+    longest_s, version, since_s = 0.0, player.newest()["version"], time.monotonic()
+    end_s = since_s + seconds
+    while (now_s := time.monotonic()) < end_s:
+        if (newest := player.newest()["version"]) != version:
+            version, since_s = newest, now_s
+        longest_s = max(longest_s, now_s - since_s)
+        time.sleep(0.05)
+    return longest_s
+
+
+def test_learning_goes_on_and_clients_act_elsewhere(three_hosts: Sequence[Host]) -> None:
+    cluster = Cluster(three_hosts)
+    first, *others = three_hosts
+    daemon = ClusterDaemon(cluster, SETTINGS + CARTPOLE)
+    daemon.wait_for("ready after")
+    where = dict(zip((address.partition(":")[0] for address in daemon.addresses()), daemon.addresses(), strict=True))
+    stays, cut = others
+    at_one = Player(first, where[stays.address], 24, spread=False)
+    at_both = Player(first, where[stays.address], 16)
+    until(lambda: at_one.newest()["version"] >= 2 and at_both.newest()["version"] >= 2, 120.0, daemon)
+    usual_s = longest_without_update(at_one, 10.0)
+
+    cut.cut()
+    longest_s = longest_without_update(at_one, CUT_S)
+    assert longest_s <= LONGEST_PAUSE_S + usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
+    assert "is silent for" in daemon.text()
+    assert at_both.newest()["longest_s"] <= ELSEWHERE_S, at_both.newest()
+    assert at_both.newest()["errors"].keys() <= {"EpisodeLostError"}
+
+    cut.heal()
+    daemon.wait_for("is heard of again", 30.0)
+    until(lambda: len(at_both.newest()["runners"]) == 2, 30.0, daemon)
+    version = at_one.newest()["version"]
+    until(lambda: at_one.newest()["version"] >= version + 2, 60.0, daemon)
+
+    stays.close()
+    lost_s = time.monotonic()
+    steps = at_both.newest()["steps"]
+    until(lambda: at_both.newest()["steps"] > steps + 500, 2 * ELSEWHERE_S, daemon)
+    assert at_both.newest()["longest_s"] <= ELSEWHERE_S, at_both.newest()
+    until(lambda: at_both.newest()["version"] >= version + 3, 60.0, daemon)
+    assert time.monotonic() - lost_s < 60.0

@@ -1,0 +1,122 @@
+"""The hosts of the tests are hosts: neither files, sockets nor processes of one are on another, and a cut is silent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from policyserver.server.processes.driver_link import DriverLink
+from tests.cluster.hosts import Host
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long]
+
+CONNECT = """
+import socket, sys
+line = socket.socket(socket.AF_UNIX)
+print(line.connect_ex(sys.argv[1]))
+"""
+LISTEN = """
+import socket, time
+listener = socket.create_server(("0.0.0.0", 9000))
+print("listens", flush=True)
+time.sleep(60)
+"""
+REACH = """
+import socket, sys
+line = socket.socket()
+line.settimeout(1.0)
+try:
+    line.connect((sys.argv[1], 9000))
+    print("there")
+except TimeoutError:
+    print("silence")
+except OSError as error:
+    print(error)
+"""
+LINK = """
+import pathlib, sys, time
+from policyserver.server.processes.driver_link import DriverLink
+link = DriverLink(pathlib.Path(sys.argv[1]))
+print("listens", flush=True)
+time.sleep(60)
+"""
+
+
+def python(host: Host, program: str, *arguments: str) -> str:
+    return host.run(sys.executable, "-c", program, *arguments).strip()
+
+
+def started(host: Host, program: str, *arguments: str) -> None:
+    host.start("sh", "-c", f'exec "{sys.executable}" -c "$0" "$@" > /tmp/out', program, *arguments)
+    deadline = time.monotonic() + 30.0
+    while not (host.path("/tmp/out").exists() and host.path("/tmp/out").read_text() == "listens\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp", "/dev/shm", "/run"])
+def test_what_one_host_writes_is_absent_on_another_and_here(two_hosts: Sequence[Host], folder: str) -> None:
+    first, second = two_hosts
+    first.write(f"{folder}/a_host_wrote_this", b"mine")
+    assert first.run("cat", f"{folder}/a_host_wrote_this") == "mine"
+    assert second.complete("cat", f"{folder}/a_host_wrote_this").returncode != 0
+    assert not Path(f"{folder}/a_host_wrote_this").exists()
+
+
+def test_the_drivers_unix_socket_is_reached_on_its_own_host_alone(two_hosts: Sequence[Host], tmp_path: Path) -> None:
+    first, second = two_hosts
+    started(first, LINK, "/tmp/driver.sock")
+    assert python(first, CONNECT, "/tmp/driver.sock") == "0"
+    assert python(second, CONNECT, "/tmp/driver.sock") == str(errno.ENOENT)
+    link = DriverLink(tmp_path / "driver.sock")  # of this machine, whose folder for temporary files is hidden on the hosts
+    try:
+        assert python(first, CONNECT, str(link.path)) == str(errno.ENOENT)
+    finally:
+        link.close()
+
+
+def test_a_cut_host_is_silent_and_a_healed_one_answers(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    started(second, LISTEN)
+    assert python(first, REACH, second.address) == "there"
+    second.cut()
+    assert python(first, REACH, second.address) == "silence"
+    assert python(second, REACH, second.address) == "there", "the host itself goes on"
+    second.heal()
+    assert python(first, REACH, second.address) == "there"
+
+
+def test_a_host_ends_with_all_its_processes_and_without_traces(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    started(second, LISTEN)
+    (listener,) = second.processes("create_server")
+    assert not first.processes("create_server")
+    second.close()
+    second.close()
+    assert not listener.is_running() or listener.status() == psutil.STATUS_ZOMBIE
+    assert "refused" not in python(first, REACH, second.address), "no host is there to refuse"
+
+
+def test_hosts_end_with_the_process_that_made_them() -> None:
+    program = (
+        "import os, signal; from tests.cluster.hosts import hosts\n"
+        "with hosts(1) as (host,):\n"
+        "    host.start('sleep', '4242')\n"
+        "    print(host._namespaces.pid, host._bridge.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True, timeout=60.0)
+    deadline = time.monotonic() + 10.0
+    for pid in map(int, killed.stdout.split()):
+        while os.path.exists(f"/proc/{pid}/ns/net") and psutil.pid_exists(pid):
+            assert time.monotonic() < deadline, "a host outlived its maker"
+            time.sleep(0.02)

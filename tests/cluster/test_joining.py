@@ -1,0 +1,61 @@
+"""What is refused of a cluster, in one line that says what to do, and before anything is served."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import policyserver.server
+from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, serve_command, write_secrets
+from tests.cluster.hosts import Host
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the refusal: the last line."""
+    assert done.returncode == 2, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_cluster_of_others_is_refused(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    own_file = Path(policyserver.server.__file__)
+    second.replace(own_file, own_file.read_bytes() + b"\n# another commit\n")
+    cluster = Cluster(two_hosts)
+    serve = serve_command(first, SETTINGS)
+
+    text = refused(first.complete(*serve, env={}))
+    assert "ray.address" in text
+    assert "RAY_AUTH_MODE and token" in text
+
+    one_actor = serve_command(first, SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1"))
+    text = refused(first.complete(*one_actor, env=cluster.environment))
+    assert second.address in text, "the node"
+    assert text.count("(sources ") == 2, "both versions"
+    assert "install that one there" in text
+
+    text = refused(first.complete(*serve_command(first, SETTINGS), env=cluster.environment))
+    assert "room for 2 serving actors" in text
+    assert "found room for 1" in text
+
+
+def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hosts: Sequence[Host]) -> None:
+    first, _ = two_hosts
+    write_secrets(two_hosts, CERTIFICATE, KEY, TOKEN)
+    serve = serve_command(first, SETTINGS)
+    text = refused(first.complete(*serve, env={}))
+    assert "expected a Ray cluster's head" in text, "nobody is there yet"
+
+    first.start_ray("--head", f"--port={PORT}", "--num-cpus=4", '--resources={"serving": 1}', env={})
+    text = refused(first.complete(*serve, env={}))
+    assert "without RAY_AUTH_MODE=token and without Ray's TLS" in text
+    assert "ray.insecure = true" in text
+
+    done = first.complete(*serve, "--ray.insecure", "true", env={})
+    assert "joined all the same" in done.stdout
+    assert "found room for 1" in refused(done), "which is looked at after it has joined"

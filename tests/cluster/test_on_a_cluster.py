@@ -1,0 +1,61 @@
+"""A daemon on one host, its serving actors on two others: they serve with TLS and a token, learn, are counted, drain and end with it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import RUN, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import SETTINGS as TWO_ACTORS
+from tests.cluster.hosts import Host
+from tests.conftest import CARTPOLE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+
+SETTINGS = TWO_ACTORS + CARTPOLE
+ACTOR = "ray::ExternalEnvRunner"
+
+
+@pytest.fixture
+def cluster(three_hosts: Sequence[Host]) -> Cluster:
+    return Cluster(three_hosts)
+
+
+def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
+    first, *others = cluster.hosts
+    daemon = ClusterDaemon(cluster, SETTINGS)
+    daemon.wait_for("ready after")
+    for host in others:
+        assert len(host.processes(ACTOR)) == 1, "spread over the nodes that serve"
+    assert not first.processes(ACTOR)
+    assert "was started without" not in daemon.text(), "ray start was given what it should"
+    assert {address.partition(":")[0] for address in daemon.addresses()} == {host.address for host in others}
+    player = Player(first, daemon.addresses()[1], 32)
+    until(lambda: player.newest()["version"] >= 3, 120.0, daemon)
+    assert {runner.partition(":")[0] for runner in player.newest()["runners"]} == {host.address for host in others}
+
+    ctl = str(Path(sys.executable).with_name("policy-server"))
+    status = json.loads(first.run(ctl, "ctl", "status", "--run_folder", RUN, "--json"))
+    assert [actor["clients_connected"] for actor in status["actors"]] == [1, 1], "what comes over the link"
+    assert all(actor["actions"] > 500 for actor in status["actors"])
+
+    began_s = time.monotonic()
+    daemon.process.send_signal(signal.SIGKILL)
+    until(lambda: not any(host.processes(ACTOR) for host in others), 20.0, daemon)
+    assert time.monotonic() - began_s < 5.0
+    assert cluster.hosts[1].processes("raylet"), "the cluster goes on"
+
+    again = ClusterDaemon(cluster, SETTINGS)
+    again.wait_for("ready after")
+    began_s = time.monotonic()
+    again.process.send_signal(signal.SIGTERM)
+    assert again.process.wait(40.0) == 0, again.text()
+    assert time.monotonic() - began_s < 20.0
+    assert not any(host.processes(ACTOR) for host in others)
+    assert cluster.hosts[1].processes("raylet"), "the cluster goes on"

@@ -1,0 +1,250 @@
+"""The link between machines: what its messages do, who is let in, and what silence and ends mean. Both ends are in this process here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+import pytest
+
+from policyserver.server.config.link_address import RemoteAddress
+from policyserver.server.processes.link import ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
+from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, Identity, NoCertificateError, make_identity
+from policyserver.server.processes.remote_follower import RemoteFollower
+from policyserver.server.processes.remote_link import RemoteLink
+from policyserver.v1 import driver_link_pb2 as pb
+from policyserver.v1 import driver_link_pb2_grpc as service
+from tests.ports import DIRECT
+
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
+VERSION = "1.0 (sources abc)"
+
+
+class Follower:
+    def __init__(self, link: RemoteLink, index: int = 1, *, address: str | None = None, secret: ActorSecret | None = None) -> None:
+        self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.gone, self.silent, self.over, self.back = (threading.Event() for _ in range(4))
+        self.answer: Callable[[], Any] = lambda: {"actions": index}
+        self.beat = pb.Beat()
+
+        def note(kind: str) -> Callable[[Any], None]:
+            return lambda content: self.events.put((kind, content))
+
+        followed = Followed(
+            note("drain"),
+            self.gone.set,
+            note("state"),
+            lambda: self.answer(),
+            {kind: note(kind) for kind in (INTERRUPT, PAUSE, ENDPOINTS)},
+            {ROLL_BACK: lambda asked: ("rolled", asked)},
+        )
+        where = RemoteAddress(address or link.address, "unused", silent_s=2.5, grace_s=2.0)
+        self._follower = RemoteFollower(
+            where,
+            secret or link.secret,
+            pb.Hello(index=index, version=VERSION, host=f"machine{index}"),
+            followed,
+            signs=lambda: self.beat,
+            on_silent=self.silent.set,
+            on_grace_over=self.over.set,
+            on_heard=self.back.set,
+        )
+        self.stop = self._follower.stop
+
+    def next(self, kind: str) -> Any:
+        """Return what comes with the next event of a kind; others are passed over."""
+        while True:
+            there, content = self.events.get(timeout=20.0)
+            if there == kind:
+                return content
+
+
+@pytest.fixture(autouse=True)
+def has_openssl(missing_service: Callable[[str], NoReturn]) -> None:
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+
+
+@pytest.fixture
+def link() -> Iterator[RemoteLink]:
+    made = RemoteLink("127.0.0.1", VERSION)
+    yield made
+    made.close()
+
+
+@contextlib.contextmanager
+def following(*followers: Follower) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for follower in followers:
+            follower.stop()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_orders_reach_all_actors_and_what_stays_those_that_come_later(link: RemoteLink) -> None:
+    early = Follower(link, 1)
+    with following(early):
+        until(lambda: link.connected() == [1])
+        link.order(INTERRUPT)
+        link.order(PAUSE, True, stays=True)
+        link.drain(is_final=True)
+        assert early.next(INTERRUPT) is None
+        assert early.next(PAUSE) is True
+        assert early.next("drain") is True
+        late = Follower(link, 2)
+        with following(late):
+            assert late.next(PAUSE) is True, "kinds come in the order in which they were first said"
+            assert late.next("drain") is True
+
+
+def test_an_actor_that_comes_gets_the_newest_state_last_whatever_its_size(link: RemoteLink) -> None:
+    link.offer({"weights": np.zeros(3)})
+    link.drain()
+    newest = np.arange(10_000_000, dtype=np.float32)  # 40 MB
+    link.offer({"rl_module": {"default_policy": {"weight": newest}}, "weights_seq_no": 7})
+    follower = Follower(link)
+    with following(follower):
+        assert follower.events.get(timeout=20.0) == ("drain", False)
+        state = follower.next("state")
+        assert state["weights_seq_no"] == 7
+        np.testing.assert_array_equal(state["rl_module"]["default_policy"]["weight"], newest)
+
+
+def test_all_are_asked_and_the_late_answer_waits_for_the_next_question_of_its_kind(link: RemoteLink) -> None:
+    followers = [Follower(link, 1), Follower(link, 2)]
+    may_answer, late = threading.Event(), list[Any]()
+
+    def slow() -> dict[str, int]:
+        may_answer.wait(20.0)
+        return {"actions": 100}
+
+    with following(*followers):
+        until(lambda: link.connected() == [1, 2])
+        assert link.ask(20.0) == [{"actions": 1}, {"actions": 2}]
+        assert link.ask(20.0, kind=ROLL_BACK, content=({"a": 1}, True)) == [("rolled", ({"a": 1}, True))] * 2
+        followers[0].answer = slow
+        assert link.ask(0.3, late.append) == [{"actions": 2}]
+        followers[0].answer = lambda: {"actions": 1}
+        may_answer.set()
+        until(lambda: bool(link.ask(20.0, late.append)) and bool(late))
+        assert late == [{"actions": 100}]
+
+
+def test_an_actor_that_leaves_is_not_waited_for_and_said_to_be_silent() -> None:
+    silent: queue.SimpleQueue[int] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+    link = RemoteLink("127.0.0.1", VERSION, on_silent=silent.put, on_heard=heard.put)
+    try:
+        follower, asked = Follower(link), threading.Event()
+
+        def never() -> None:
+            asked.set()
+            threading.Event().wait(3.0)
+
+        until(lambda: link.connected() == [1])
+        follower.answer = never
+        began_s = time.monotonic()
+        threading.Thread(target=lambda: asked.wait(20.0) and follower._follower._call.cancel()).start()  # type: ignore[union-attr]
+        assert link.ask(60.0) == []
+        assert time.monotonic() - began_s < 20.0
+        assert silent.get(timeout=20.0) == 1
+        assert heard.get(timeout=20.0) == 1, "it connects again"
+        follower.stop()
+    finally:
+        link.close()
+
+
+def test_only_who_has_the_actors_certificate_is_let_in(link: RemoteLink) -> None:
+    stranger = make_identity(ACTOR)
+    for actor in (stranger, Identity(link.secret.daemon_certificate, stranger.key)):
+        secret = ActorSecret(actor, link.secret.daemon_certificate)
+        refused = Follower(link, 1, secret=secret)
+        with following(refused):
+            assert link.ask(0.5) == []
+            assert link.connected() == []
+    options = [("grpc.ssl_target_name_override", DAEMON), *DIRECT]
+    for credentials in (grpc.ssl_channel_credentials(link.secret.daemon_certificate), None):
+        opened = (
+            grpc.secure_channel(link.address, credentials, [*options, *DIRECT])
+            if credentials
+            else grpc.insecure_channel(link.address, DIRECT)
+        )
+        with opened as channel, pytest.raises(grpc.RpcError) as error:
+            next(service.DriverLinkStub(channel).Follow(iter([pb.ActorMessage(hello=pb.Hello(index=1, version=VERSION))]), timeout=20.0))
+        assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_an_actor_follows_no_other_daemon(link: RemoteLink) -> None:
+    other = RemoteLink("127.0.0.1", VERSION)
+    try:
+        follower = Follower(other, secret=link.secret)
+        with following(follower):
+            assert other.ask(0.5) == []
+            assert not follower.gone.is_set()
+    finally:
+        other.close()
+
+
+def test_another_version_is_refused_with_both(caplog: pytest.LogCaptureFixture) -> None:
+    link = RemoteLink("127.0.0.1", "2.0 (sources def)")
+    try:
+        with caplog.at_level(logging.ERROR), following(Follower(link)):
+            until(lambda: bool(caplog.messages))
+            assert link.connected() == []
+        assert "machine1" in caplog.messages[0]
+        assert VERSION in caplog.messages[0]
+        assert "2.0 (sources def)" in caplog.messages[0]
+    finally:
+        link.close()
+
+
+def test_the_daemons_end_is_noticed_at_once(link: RemoteLink) -> None:
+    follower = Follower(link)
+    with following(follower):
+        until(lambda: link.connected() == [1])
+        began_s = time.monotonic()
+        link.close()
+        link.close()
+        assert follower.gone.wait(20.0)
+        assert time.monotonic() - began_s < 5.0
+        assert not follower.silent.is_set()
+
+
+def test_addresses_of_all_actors_reach_all_of_them(link: RemoteLink) -> None:
+    followers = [Follower(link, 1), Follower(link, 2)]
+    with following(*followers):
+        for follower, port in zip(followers, (9900, 9901), strict=True):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=port)
+        for follower in followers:
+            until(lambda follower=follower: follower.next(ENDPOINTS) == {"10.0.0.1:9900": 9900, "10.0.0.1:9901": 9901})  # type: ignore[misc]
+
+
+def test_a_follower_without_a_daemon_says_that_it_is_gone(link: RemoteLink) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    follower = Follower(link, address=address)
+    with following(follower):
+        assert follower.gone.wait(20.0)
+
+
+def test_without_openssl_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(NoCertificateError, match="openssl"):
+        RemoteLink("127.0.0.1", VERSION)
