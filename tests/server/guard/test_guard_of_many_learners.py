@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("private_ray"),
     pytest.mark.timeout(400),
-    pytest.mark.filterwarnings("ignore:.use_push_based_shuffle.:DeprecationWarning"),  # ray.data's own, as RLlib shards a batch
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # ray.data's own, as RLlib shards a batch
 ]
 
 RATE = 1e-2
