@@ -108,8 +108,9 @@ class UpdateGuard:
             return {}, {}, {}
         except Exception as error:
             refused = self._judge_weights()
-            if not self._has_agreed:  # the others wait for what this learner has to say about the loss
-                self._agree(refused or (LOSS, f"the loss of a minibatch can't be computed: {error!r}"))
+            if not self._has_agreed and _is_of_group():  # the others wait for it, and RLlib does without a learner that raises
+                refused = refused or (LOSS, f"the loss of a minibatch can't be computed: {error!r}")
+                self._agree(refused)
             self._refused = refused
             if refused is None:
                 self._undo()  # half an update
@@ -191,7 +192,7 @@ class UpdateGuard:
 
     def _agree(self, refused: Refused | None) -> None:
         """Refuse an update that this learner refuses, or another one that has the same weights."""
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        if _is_of_group():
             flag = torch.tensor(float(refused is not None), device=self._learner.device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
             if refused is None and bool(flag) and self._refused is None:
@@ -214,6 +215,10 @@ class UpdateGuard:
         self._updating = self._kept = self._batch = None
         self._probes.clear()
         self._measured.clear()
+
+
+def _is_of_group() -> bool:
+    return bool(torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1)
 
 
 _GUARD = "_update_guard"
