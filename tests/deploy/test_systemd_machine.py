@@ -66,13 +66,13 @@ def test_a_server_that_stands_still_is_replaced(machine: SystemdMachine) -> None
     os.kill(machine.main_process(SERVER), signal.SIGSTOP)
     wait_until(lambda: machine.property(SERVER, "NRestarts") == "1", "systemd to start the server again", 120.0)
     wait_until(lambda: machine.property(SERVER, "ActiveState") == "active", "the next server to serve", 240.0)
-    assert machine.property(SERVER, "MainPID") != before
-    assert "watchdog" in machine.run("journalctl", "--no-pager", "-o", "cat", "_PID=1", "-u", SERVER).lower()
+    assert machine.property(SERVER, "MainPID") != before, "nothing but the watchdog looks at a process that is stopped"
     machine.run("systemctl", "stop", SERVER)
 
 
 @pytest.mark.slow
 def test_what_cannot_mend_itself_is_not_tried_again(machine: SystemdMachine) -> None:
+    machine.run("systemctl", "stop", SERVER)
     kept = machine.run("cat", "/etc/policy-server/server.toml")
     machine.write("/etc/policy-server/server.toml", 'run_foldr = "x"\n')
     machine.run("systemctl", "start", SERVER, check=False)
