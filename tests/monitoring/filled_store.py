@@ -88,7 +88,7 @@ class FilledRun:
         server = {
             "boot_id": "boot-1", "actions": actions, "batches": actions // 32,
             "episodes_open": EPISODES, "steps_waiting": 300 + second % 50, "questions_waiting": second % 20,
-            "actions_given": 0, "actions_overridden": 0,
+            "actions_given": 0, "actions_overridden": 0, "shadow_rows_failed": 0,
             "steps_completed": actions, "steps_dropped": 0, "rows_refused": 0, "weights_seq_no": actions // 4000, "staleness_mean": 1.5,
             "clients_connected": 1, "episodes_finished": actions // BARS,
         }  # fmt: skip
