@@ -18,7 +18,7 @@ _STATES = "*state.pkl"
 
 
 def first_not_finite(checkpoint: Path) -> str:
-    """Name the first array with a NaN or an infinity in a checkpoint's folder, with its file, how many and where; "" if there is none.
+    """Name the first array with a NaN or an infinity in a checkpoint's folder, with its file, how many and where; "" if all are finite.
 
     The folder must be known to be whole and ours, for its files are pickles. An array whose only such numbers are -inf is let pass: a net
     excludes actions by these.

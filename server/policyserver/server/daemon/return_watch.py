@@ -40,7 +40,7 @@ class ReturnWatch:
 
     def report(self, report: ServingReport) -> None:
         """Take the episodes of a report, and act on them."""
-        if (lineage := self._learning.newest_lineage) != self._lineage:  # somebody else went back: that is no fault of the policy
+        if (lineage := self._learning.newest_lineage) != self._lineage:  # an operator went back: that is no fault of the policy
             self._lineage = lineage
             self._discard_saved()
             self._judge.forget(self._learning.newest_version)

@@ -42,7 +42,7 @@ def read_batch(path: Path) -> KeptBatch:
     """Read a file of the quarantine, without pickle.
 
     Raises:
-        UnreadableBatchError: It is none.
+        UnreadableBatchError: It is not a batch that was kept.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
