@@ -133,7 +133,6 @@ def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_e
     from policyserver.server.daemon.preflight import check, make_folder
 
     def run() -> None:
-        import_quickly("policyserver.server.runner.env_runner")  # and with it RLlib and PyTorch
         if checkpoint is not None and config.learner.enabled:
             raise SettingsError(
                 "checkpoint", "", "expected learner.enabled = false with it; a server that learns goes on from its run folder"
@@ -141,6 +140,7 @@ def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_e
         check(config)
         make_folder(config.run_folder, "run_folder")
         log_to(config.log_level, config.log_file, config.log)
+        import_quickly("policyserver.server.runner.env_runner")  # and with it RLlib and PyTorch
         server = Daemon(config) if config.learner.enabled else LoneServer(config, checkpoint)
         if until_input_ends:
             threading.Thread(target=_stop_when_input_ends, args=(server,), name="input", daemon=True).start()

@@ -22,7 +22,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from policyserver.server.guard.rank_test import chance_of_lower
+from policyserver.server.guard.mann_whitney import chance_of_lower
 
 _RANGES = 20
 """Ranges of epsilon, each 0.05 wide."""

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from policyserver.server.guard.rank_test import MOST, chance_of_lower
+from policyserver.server.guard.mann_whitney import MOST, chance_of_lower
 
 
 def counted(sample: list[float], reference: list[float]) -> float:
