@@ -11,6 +11,7 @@ import pytest
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
 from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import ALL
@@ -71,6 +72,15 @@ def random_market(rng: np.random.Generator) -> Market:
     )
 
 
+def usual_market(rng: np.random.Generator) -> Market:
+    """One symbol without grids, volume and fees of an order, as most environments have it: its market orders wait apart, in `NextOpen`."""
+    leverage = rng.choice(np.array([None, 1.0, 2.0, 5.0]))
+    costs = {"fee_fraction": 0.001, "spread_fraction": 0.001, "slippage_fraction": 0.0005, "borrow_fraction": 0.001}
+    instrument = InstrumentConfig(**{name: float(rng.choice([0.0, most])) for name, most in costs.items()})
+    maintenance = 0.0 if leverage is None else float(rng.choice([0.0, 0.5])) / leverage
+    return Market(AccountConfig(max_leverage=leverage, maintenance_fraction=maintenance), [instrument])
+
+
 def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -> BarRows:
     """The next bars: gaps, jumps and bars without a range or a volume among them; on the tick, where there is one."""
     open_ = close * np.exp(rng.normal(0, 0.01, close.shape) * (rng.random(close.shape) < 0.5))
@@ -89,18 +99,33 @@ def test_the_core_keeps_the_oracles_books(seed: int) -> None:
     play(seed, steps=25)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_the_core_keeps_the_oracles_books_of_market_orders_that_wait_apart(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, fills = NextOpen.fill, 0
+
+    def counted(waiting: NextOpen) -> None:
+        nonlocal fills
+        fills += 1
+        fill(waiting)
+
+    monkeypatch.setattr(NextOpen, "fill", counted)
+    play(seed, steps=25, usual=True)
+    assert fills > 10
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("first_seed", range(100, 164, 16))
 def test_the_core_keeps_the_oracles_books_over_a_million_steps(first_seed: int) -> None:
-    """A quarter of them; the four share the processors."""
-    assert sum(play(seed, steps=250) for seed in range(first_seed, first_seed + 16)) >= 250_000
+    """A quarter of them; the four share the processors. A quarter of the seeds have the usual market."""
+    assert sum(play(seed, steps=250, usual=seed % 4 == 0) for seed in range(first_seed, first_seed + 16)) >= 250_000
 
 
-def play(seed: int, steps: int) -> int:
-    """Play random orders on both; return the number of row steps."""
+def play(seed: int, steps: int, *, usual: bool = False) -> int:
+    """Play random orders on both; return the number of row steps. In the `usual` market, and for odd seeds, each symbol has each bar."""
     rng = np.random.default_rng(seed)
-    market = random_market(rng)
+    market = usual_market(rng) if usual else random_market(rng)
     k = len(market.instruments)
     prices = np.exp(rng.uniform(2, 5, (ROWS, k))).round(2)
     ticks = np.array([config.tick for config in market.instruments])
@@ -108,11 +133,11 @@ def play(seed: int, steps: int) -> int:
     accounts.begin(ALL, market.account.initial_equity, prices)
     broker = SimulatedBroker(accounts, Instruments(ROWS, market.instruments), market.account)
     oracles = market.oracles(prices)
-    for _ in range(steps):
-        present = rng.random((ROWS, k)) < 0.9
+    for step in range(steps):
+        present = rng.random((ROWS, k)) < (1.0 if usual or seed % 2 else 0.9)
         present[~present.any(axis=1), 0] = True
         bar = random_bar(rng, accounts.price, ticks)
-        broker.fill(ALL, bar, present)
+        broker.fill(ALL, bar, None if usual or seed % 2 else present)
         accounts.value(ALL)
         accounts.settle(ALL)
         broker.call_margins(ALL)
@@ -122,15 +147,15 @@ def play(seed: int, steps: int) -> int:
                 Bar(*(float(getattr(bar, f)[row, i]) for f in ("open", "high", "low", "close", "volume"))) if present[row, i] else None
                 for i in range(k)
             ]
-            step = oracle.step(columns)
+            turn = oracle.step(columns)
             mine = np.flatnonzero(fills.rows == row)  # not pytest.approx below: it would take a third of the time
-            assert fills.number[mine].tolist() == [fill.order for fill in step.fills]
-            for place, fill in zip(mine, step.fills, strict=True):
+            assert fills.number[mine].tolist() == [fill.order for fill in turn.fills]
+            for place, fill in zip(mine, turn.fills, strict=True):
                 assert math.isclose(fills.quantity[place], fill.side * fill.quantity, rel_tol=1e-9, abs_tol=1e-12)
                 assert math.isclose(fills.price[place], fill.price, rel_tol=1e-12)
                 assert math.isclose(fills.fee[place], fill.fee, rel_tol=1e-9, abs_tol=1e-9)
         compare(accounts, oracles)
-        trade(rng, broker, accounts, oracles, market)
+        trade(rng, broker, accounts, oracles, market, only_market_orders=usual and step < steps * 4 // 5)
         states(broker, oracles)
     return ROWS * steps
 
@@ -155,16 +180,30 @@ def compare(accounts: Accounts, oracles: list[Account]) -> None:
     assert accounts.called.tolist() == [oracle.call for oracle in oracles]
 
 
-def trade(rng: np.random.Generator, broker: SimulatedBroker, accounts: Accounts, oracles: list[Account], market: Market) -> None:
-    """Let some rows submit, cancel and replace orders, on both sides."""
+def trade(
+    rng: np.random.Generator,
+    broker: SimulatedBroker,
+    accounts: Accounts,
+    oracles: list[Account],
+    market: Market,
+    *,
+    only_market_orders: bool,
+) -> None:
+    """Let some rows submit, cancel and replace orders, on both sides; or give market orders, one each at most."""
     k = len(market.instruments)
+    if only_market_orders:
+        bound = min(market.account.max_leverage or 2.0, 2.0) * np.maximum(accounts.equity, 0.0) / accounts.price[:, 0]
+        wanted = np.where(rng.random(ROWS) < 0.2, 0.0, rng.uniform(-0.97, 0.97, ROWS) * bound)  # a gap may still cut it
+        rows = np.flatnonzero((rng.random(ROWS) < 0.6) & (wanted != accounts.position[:, 0]) & ~accounts.called)
+        requests = random_requests(rng, rows, accounts, k)
+        requests.kind[:] = OrderKind.MARKET
+        requests.quantity[:] = (wanted - accounts.position[:, 0])[rows]
+        submit(requests, broker, oracles)
+        return
     for _ in range(int(rng.integers(1, 4))):
         rows = np.flatnonzero(rng.random(ROWS) < 0.4)
         requests = random_requests(rng, rows, accounts, k)
-        accepted = broker.submit(requests)
-        for place, row in enumerate(rows.tolist()):
-            order = oracles[row].submit(*said(requests, place))
-            assert (order.state is oracle_orders.State.ACCEPTED) == accepted[place], (row, order)
+        submit(requests, broker, oracles)
     rows = np.flatnonzero([len(oracle.orders) > 0 and rng.random() < 0.2 for oracle in oracles])
     numbers = np.array([rng.integers(max(0, len(oracles[row].orders) - 6), len(oracles[row].orders)) for row in rows], dtype=np.int64)
     ended = broker.cancel(rows, numbers)
@@ -178,6 +217,14 @@ def trade(rng: np.random.Generator, broker: SimulatedBroker, accounts: Accounts,
         new = oracles[row].replace(int(numbers[place]), quantity, price, good_for)
         assert (new is not None) == found[place]
         assert (new is not None and new.state is oracle_orders.State.ACCEPTED) == accepted[place]
+
+
+def submit(requests: OrderRequests, broker: SimulatedBroker, oracles: list[Account]) -> None:
+    """Submit orders on both sides."""
+    accepted = broker.submit(requests)
+    for place, row in enumerate(requests.rows.tolist()):
+        order = oracles[row].submit(*said(requests, place))
+        assert (order.state is oracle_orders.State.ACCEPTED) == accepted[place], (row, order)
 
 
 def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accounts, k: int) -> OrderRequests:

@@ -61,7 +61,7 @@ class AccountConfig(Config):
     maintenance_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """A margin call closes all positions when the equity is below this fraction of the gross exposure."""
     max_live_orders: Annotated[int, Interval(ge=1, le=1000)] = 16
-    """Live orders of an episode, those of all symbols together."""
+    """Live orders of an episode, those of all symbols together; as many as there are symbols, if these are more."""
 
     def _check(self) -> None:
         if self.max_leverage is None and self.maintenance_fraction:
@@ -94,7 +94,7 @@ class SimulatedBroker:
         self._instruments = instruments
         self._leverage = math.inf if config.max_leverage is None else config.max_leverage
         self._all_rows = np.arange(n_rows)
-        self._table = OrderTable(n_rows, config.max_live_orders)
+        self._table = OrderTable(n_rows, max(config.max_live_orders, self._n_symbols))  # a margin call closes all of them at once
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
