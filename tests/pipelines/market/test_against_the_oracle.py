@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ def usual_market(rng: np.random.Generator) -> Market:
     """One symbol without grids, volume and fees of an order, as most environments have it: its market orders wait apart, in `NextOpen`."""
     leverage = rng.choice(np.array([None, 1.0, 2.0, 5.0]))
     costs = {"fee_fraction": 0.001, "spread_fraction": 0.001, "slippage_fraction": 0.0005, "borrow_fraction": 0.001}
-    instrument = InstrumentConfig(**{name: float(rng.choice([0.0, most])) for name, most in costs.items()})
+    terms: dict[str, Any] = {name: float(rng.choice([0.0, most])) for name, most in costs.items()}
+    instrument = InstrumentConfig(**terms)
     maintenance = 0.0 if leverage is None else float(rng.choice([0.0, 0.5])) / leverage
     return Market(AccountConfig(max_leverage=leverage, maintenance_fraction=maintenance), [instrument])
 
