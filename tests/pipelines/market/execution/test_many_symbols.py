@@ -21,8 +21,8 @@ def bar(price: float, rows: int) -> BarRows:
 
 
 def order(row: int, symbol: int, kind: OrderKind, quantity: float, price: float) -> OrderRequests:
-    one = lambda value, dtype=np.int64: np.array([value], dtype=dtype)  # noqa: E731
-    return OrderRequests(one(row), one(symbol), one(int(kind)), one(quantity, np.float64), one(price, np.float64), one(GOOD_TILL_CANCELLED))
+    rows, symbols, kinds, good_for = np.array([[row], [symbol], [kind], [GOOD_TILL_CANCELLED]], dtype=np.int64)
+    return OrderRequests(rows, symbols, kinds, np.array([quantity]), np.array([price]), good_for)
 
 
 @pytest.mark.parametrize("max_live_orders", [1, 16])
