@@ -88,8 +88,9 @@ def play(client: PolicyClient, seed: int) -> float:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """The folder of a run that has ended, with a checkpoint."""
-    config = run_config_of(**CARTPOLE, run_folder=str(tmp_path / "run"))
+    """The folder of a run that has ended, with a checkpoint; others that it served are gone, and had most of its episodes."""
+    others: dict[str, Any] = {"policies__load": {"champion": 99}, "traffic__shares": {"live": 0.1, "champion": 0.9}}
+    config = run_config_of(**CARTPOLE, run_folder=str(tmp_path / "run"), **others)
     config.run_folder.mkdir()
     (config.run_folder / "server.toml").write_text(dump_toml(config), encoding="utf-8")
     saved(config)

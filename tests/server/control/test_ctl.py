@@ -21,6 +21,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.control.ctl import laid_out, plain
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.private_folder import PrivateFolder
@@ -28,6 +29,7 @@ from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
 from policyserver.server.processes.link import LOG_LEVEL
 from policyserver.server.processes.training_report import Progress
+from policyserver.v1 import admin_service_pb2 as pb
 from tests.commands import run_here
 
 
@@ -245,3 +247,26 @@ def test_over_the_network_only_the_services_own_token_steers_and_checkpoints_hav
 def test_an_address_without_certificate_key_and_token_is_refused_on_loopback_too(address: str) -> None:
     with pytest.raises(InsecureListenError, match=r"admin.tls_certificate_file and admin.tls_key_file and admin.token_file must be given"):
         network_access(AdminConfig(address), ListenConfig())
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "99999999999999999999", "x"])
+def test_a_number_that_no_checkpoint_can_have_is_refused_with_status_2(number: str) -> None:
+    ended = run_here("policy-server", "ctl", "rollback", number)
+    assert ended.returncode == 2
+    assert "expected" in ended.stderr
+    assert number in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_one_server_is_asked_and_not_the_other_of_two_that_are_named(tmp_path: Path) -> None:
+    ended = run_here("policy-server", "ctl", "status", "--run_folder", str(tmp_path), "--address", "127.0.0.1:1")
+    assert ended.returncode == 2
+    assert "received both" in ended.stderr
+
+
+def test_what_is_in_an_entry_of_a_list_is_laid_out_for_a_person() -> None:
+    answer = pb.StatusResponse(policies=[pb.PolicyInfo(name="first", checkpoint=pb.CheckpointInfo(number=1, path="/run/c-1"))])
+    shown = "\n".join(laid_out(plain(answer)))
+    assert "name first" in shown
+    assert "checkpoint number 1" in shown
+    assert "{" not in shown

@@ -152,8 +152,10 @@ def _edge_ends_at(sweep: Sequence[FeePoint]) -> float | None:
 
 def _short(bands: dict[str, Band]) -> str:
     def ranged(name: str, form: str) -> str:
-        of = bands[name]
-        return f"{of.median:{form}} ({of.low:{form}} to {of.high:{form}})"
+        median, low, high = (
+            "-" if math.isnan(value) else format(value, form) for value in (bands[name].median, bands[name].low, bands[name].high)
+        )
+        return f"{median} ({low} to {high})"
 
     return (
         f"return {ranged('total_return', '+.1%')}, Sharpe {ranged('sharpe_ratio', '+.1f')}, drawdown {ranged('max_drawdown', '.1%')}, "

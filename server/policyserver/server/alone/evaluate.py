@@ -13,7 +13,9 @@ from policyserver.common.settings import SettingsError
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.alone.evaluation import Evaluation
 from policyserver.server.config.admin_config import AdminConfig
+from policyserver.server.config.policies_config import PoliciesConfig
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.config.traffic_config import TrafficConfig
 from policyserver.server.daemon.checkpoints import Checkpoint
 
 EXIT_FEWER = 1
@@ -67,10 +69,12 @@ def evaluate(parsed: argparse.Namespace, log_to: Callable[[ServerConfig], None],
 
 
 def evaluated(of_run: ServerConfig, checkpoint: Checkpoint, address: str | None) -> ServerConfig:
-    """Return a run's configuration without learner and exploration, with a folder of its own, so that the run's server may go on."""
+    """Return a run's configuration without learner, exploration and other policies, in a folder of its own: the run's server may go on."""
     return replace(
         of_run,
         run_folder=of_run.run_folder / "evaluations" / checkpoint.path.name,
+        policies=PoliciesConfig(),  # what is evaluated plays all episodes, and needs no others, which may be gone by now
+        traffic=TrafficConfig(),
         listen=replace(of_run.listen, address=address or of_run.listen.address),
         admin=AdminConfig(),
         learner=replace(of_run.learner, enabled=False),

@@ -61,7 +61,6 @@ def add_actions(ctl: argparse.ArgumentParser) -> None:
             "--run_folder",
             "--run-folder",
             type=Path,
-            default=_RUN_FOLDER,
             metavar="DIR",
             help=f"folder of the server's run (default: {_RUN_FOLDER})",
         )
@@ -79,11 +78,14 @@ def add_actions(ctl: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace, out: LastingStream) -> int:
     """Carry out a parsed command and print the answer; returns the exit status."""
     try:
+        if parsed.address is not None and parsed.run_folder is not None:
+            raise CtlError(f"expected --run_folder or --address, received both: {parsed.run_folder} and {parsed.address}", EXIT_WRONG)
+        parsed.run_folder = parsed.run_folder or _RUN_FOLDER
         answer = _ACTIONS[parsed.action].call(parsed)
     except CtlError as error:
         sys.stderr.write(f"policy-server ctl {parsed.action}: {error}\n")
         return error.status
-    out.write(f"{json.dumps(answer, indent=1)}\n" if parsed.json else "".join(f"{line}\n" for line in _lines(answer)))
+    out.write(f"{json.dumps(answer, indent=1)}\n" if parsed.json else "".join(f"{line}\n" for line in laid_out(answer)))
     out.flush()
     return EXIT_REFUSED if out.reason else 0
 
@@ -222,7 +224,13 @@ def _flag(text: str) -> dict[str, Any]:
     return {"action": "store_true", "help": text}
 
 
-_NUMBER: dict[str, Any] = {"type": int, "metavar": "N", "help": "number of the checkpoint"}
+def _checkpoint_number(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected the number of a checkpoint, from 1 on, received {text}")
+    return int(text)
+
+
+_NUMBER: dict[str, Any] = {"type": _checkpoint_number, "metavar": "N", "help": "number of the checkpoint"}
 
 _POLICY: dict[str, Any] = {"type": str, "metavar": "NAME", "help": "what episodes call it"}
 
@@ -306,19 +314,28 @@ def plain(message: Any) -> Plain:
     return values
 
 
-def _lines(answer: Plain, indent: str = "") -> Iterator[str]:
+def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
     """Lay an answer out for a person: a line for each value, a line for each entry of a list."""
     width = max(len(name) for name in answer)
     for name, value in answer.items():
         if isinstance(value, list):
             yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
             for each in value:
-                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}" for key, one in each.items())
+                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}" for key, one in _flat(each))
         elif isinstance(value, dict):
             yield f"{indent}{name.replace('_', ' ')}"
-            yield from _lines(value, indent + "  ")
+            yield from laid_out(value, indent + "  ")
         else:
             yield f"{indent}{name.replace('_', ' ').ljust(width)}  {_shown(value)}"
+
+
+def _flat(entry: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Return what an entry of a list has, with the names of what it is in before those of what is in it."""
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", value
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, naming_setting
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.learning_rates import take_configured_rates
 from policyserver.server.daemon.preflight import checkpoint_folder
 from policyserver.server.guard.findings import RefusedUpdate
 from policyserver.server.guard.quarantine import UnreadableBatchError, read_batch
@@ -62,6 +63,7 @@ def _update(config: ServerConfig, checkpoint: Checkpoint, columns: dict[str, Any
     pipeline = built.build_env_to_module_connector(spaces=spaces)
     learner = built.build_learner(spaces=spaces | {DEFAULT_MODULE_ID: (pipeline.observation_space, built.action_space)})
     learner.restore_from_path(str(checkpoint.path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER))
+    take_configured_rates(learner, steps_total=checkpoint.progress.steps_total)
     install(learner, config=config.guard)
     modules = {name: SampleBatch(values, _zero_padded=True) for name, values in columns.items()}  # what is padded has its mask
     steps = max(len(batch) for batch in modules.values())

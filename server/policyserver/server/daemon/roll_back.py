@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.learning_rates import take_configured_rates
 from policyserver.server.daemon.served_state import SERVED_FILE
 
 if TYPE_CHECKING:
@@ -79,8 +80,12 @@ def follow(algorithm: Algorithm, order: RollBack, weights_seq_no: int, *, keep_r
 
 
 def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: int) -> None:
-    """Restore a checkpoint's learner, filters and counters, under a policy version that may be higher than the one it was made with."""
+    """Restore a checkpoint's learner, filters and counters, under a policy version that may be higher than the one it was made with.
+
+    The learning rate is that of the configuration.
+    """
     algorithm.restore_from_path(str(checkpoint.path))
+    algorithm.learner_group.foreach_learner(take_configured_rates, steps_total=checkpoint.progress.steps_total)
     algorithm.learner_group.foreach_learner(_take_version, weights_seq_no=weights_seq_no)
 
 

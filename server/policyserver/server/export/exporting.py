@@ -30,6 +30,8 @@ def export_policy(run_folder: Path, number: int | None, to: Path) -> str:
     """
     if to.suffix not in FORMATS:
         raise SettingsError("to", "", f"expected a file whose name ends in {' or '.join(FORMATS)}, received {to}")
+    if not to.parent.is_dir():
+        raise SettingsError("to", "", f"expected a file in a folder that is there, received {to}")
     config = run_config(run_folder)
     checkpoint = find_checkpoint(config, number)
     from policyserver.server.export.npz_file import write_npz  # with RLlib
