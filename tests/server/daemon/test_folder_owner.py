@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner, owner_elsewhere
+from tests.services import wait_until
 
 BEAT_S, SILENCE_S = 0.1, 1.0
 
@@ -195,3 +197,29 @@ def test_a_file_that_is_removed_by_hand_is_written_again(tmp_path: Path) -> None
     assert owner.loss == ""
     owner.release()
     owner.release()
+
+
+@pytest.mark.long
+def test_a_file_that_cannot_be_written_again_costs_no_other_descriptor(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    owner = FolderOwner(folder, beat_s=0.02)
+    shutil.rmtree(folder)
+    wait_until(lambda: "can't be written" in caplog.text, "the first beat that fails")
+    others = [os.open(os.devnull, os.O_RDWR) for _ in range(4)]  # which would get a number that was closed
+    time.sleep(0.2)
+    for each in others:
+        os.close(each)  # fails if it was closed
+    owner.release()
+    folder.mkdir()
+    FolderOwner(folder).release()
+
+
+def test_a_claim_that_is_left_after_the_silence_is_put_down(tmp_path: Path) -> None:
+    (tmp_path / OWNER_FILE).write_bytes(b"{}")
+    before = set(os.listdir("/proc/self/fd"))
+    waits = iter([False, True])
+    with pytest.raises(ClaimLeftError):
+        FolderOwner(tmp_path, wait=lambda seconds: next(waits), silence_s=0.05)
+    assert json.loads((tmp_path / OWNER_FILE).read_text())["released"], "another machine need not wait"
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -109,12 +109,15 @@ class FolderOwner:
             if found is not None and taken:
                 self._wait_for_silence(found, wait, silence_s)
             self._fd = self._write_anew()
-            if taken:  # two machines may have waited for the same silence; the later name stands
-                _pause(wait, 2 * _LOOK_S)
-                if (winner := self._read()) is not None and winner.token != self._me.token:
-                    os.close(self._fd)
-                    raise FolderInUseError(_refusal(folder, winner))
-                logger.warning("%s: taken over from %s, which has shown no sign of life for %g s", folder, found, silence_s)
+            try:
+                if taken:  # two machines may have waited for the same silence; the later name stands
+                    _pause(wait, 2 * _LOOK_S)
+                    if (winner := self._read()) is not None and winner.token != self._me.token:
+                        raise FolderInUseError(_refusal(folder, winner))
+                    logger.warning("%s: taken over from %s, which has shown no sign of life for %g s", folder, found, silence_s)
+            except BaseException:
+                self._put_down()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -139,9 +142,7 @@ class FolderOwner:
         self._ended.set()
         self._thread.join(_JOIN_TIMEOUT_S)  # which a folder that does not answer may outlast
         if not self._thread.is_alive():
-            with contextlib.suppress(OSError):
-                self._put(replace(self._me, released=True))
-            os.close(self._fd)
+            self._put_down()
         self._lock.release()
 
     def _beat(self) -> None:
@@ -155,8 +156,8 @@ class FolderOwner:
                 if self._path.exists():
                     self._put(self._me)
                 else:  # removed by hand
-                    os.close(self._fd)
-                    self._fd = self._write_anew()
+                    before, self._fd = self._fd, self._write_anew()
+                    _close(before)
                 self._trouble.is_over("written down again")
             except OSError as error:
                 self._trouble.occurred(type(error).__name__, f"{self._path} can't be written, trying on: {error}")
@@ -169,15 +170,23 @@ class FolderOwner:
     def _write_anew(self) -> int:
         """Replace the file by one of this process; what an earlier owner still writes goes into the file that it has open."""
         new = self._path.with_name(f".{OWNER_FILE}.{self._me.token}")
+        new.unlink(missing_ok=True)  # of an attempt before, which the folder would not let be removed
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self._put(self._me, fd)
             new.rename(self._path)
         except BaseException:
-            os.close(fd)
-            new.unlink(missing_ok=True)
+            _close(fd)
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
             raise
         return fd
+
+    def _put_down(self) -> None:
+        """Say in the file that this process has the folder no longer, if it can be written, and close it."""
+        with contextlib.suppress(OSError):
+            self._put(replace(self._me, released=True))
+        _close(self._fd)
 
     def _put(self, owner: Owner, fd: int | None = None) -> None:
         fd = self._fd if fd is None else fd
@@ -250,6 +259,12 @@ def _refusal(folder: Path, owner: Owner | str) -> str:
 def _pause(wait: Callable[[float], bool], seconds: float) -> None:
     if wait(seconds):
         raise ClaimLeftError("the server stops")
+
+
+def _close(fd: int) -> None:
+    """Close a descriptor, which is closed also where its folder answers with an error."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def _text(path: Path) -> str:
