@@ -34,7 +34,7 @@ _LOOK_S = 1.0
 _JOIN_TIMEOUT_S = 2.0
 _MAX_BYTES = 1024
 """Length of the file, always: it is written in place, so that it needs no room on a full disk."""
-_BOOT_ID, _MACHINE_ID = Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ClaimLeftError(Exception):
@@ -48,7 +48,6 @@ class Owner:
     host: str
     boot: str
     """Of the running kernel: locks meet between processes of one kernel, whatever their container's host name."""
-    machine: str
     process: int
     since: str
     token: str
@@ -59,16 +58,19 @@ class Owner:
     def this_process(cls) -> Owner:
         """Describe this process, from now on."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(socket.gethostname()[:255], _text(_BOOT_ID), _text(_MACHINE_ID), os.getpid(), since, secrets.token_hex(16))
+        return cls(socket.gethostname()[:255], _text(_BOOT_ID), os.getpid(), since, secrets.token_hex(16))
 
     def __str__(self) -> str:
         """Say which process it is."""
         return f"process {self.process} on {self.host} since {self.since}"
 
     def is_surely_dead(self, other: Owner) -> bool:
-        """Whether a process that has the folder's lock knows that this one has ended: same kernel, or the same machine started again."""
-        again = bool(self.machine) and (self.machine, self.host) == (other.machine, other.host) and bool(other.boot)
-        return self.released or (bool(self.boot) and self.boot == other.boot) or again
+        """Whether a process that has the folder's lock knows that this one has ended: it said so, or the lock is of the same kernel.
+
+        A machine that was started again can't be told from a container of the same image on another machine, which has its name and its
+        machine id, too: there the silence decides.
+        """
+        return self.released or (bool(self.boot) and self.boot == other.boot)
 
 
 class FolderOwner:
@@ -205,7 +207,7 @@ class FolderOwner:
 
 
 _FIELDS: dict[str, type] = {
-    "host": str, "boot": str, "machine": str, "process": int, "since": str, "token": str, "beat": int, "released": bool,
+    "host": str, "boot": str, "process": int, "since": str, "token": str, "beat": int, "released": bool,
 }  # fmt: skip
 
 
@@ -232,7 +234,7 @@ def _read(path: Path) -> Owner | None:
         parsed = json.loads(content)
         return Owner(**{name: kind(parsed[name]) for name, kind in _FIELDS.items()})
     except (ValueError, TypeError, KeyError):
-        return Owner("a host", "", "", 0, "a time", token=content.hex())
+        return Owner("a host", "", 0, "a time", token=content.hex())
 
 
 def _lock(folder: Path) -> FolderLock:
