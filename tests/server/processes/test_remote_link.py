@@ -222,9 +222,20 @@ def test_what_is_told_last_of_an_actor_is_so_however_the_threads_fall(fails: boo
         made.close()
 
 
-def plain_follower(where: RemoteAddress, secret: ActorSecret, on_silent: Callable[[], None], **told: Callable[[], None]) -> RemoteFollower:
-    followed = Followed(lambda final: None, lambda: None, lambda state: None, lambda: None)
-    return RemoteFollower(where, secret, pb.Hello(index=1, version=VERSION, host="machine1"), followed, on_silent=on_silent, **told)
+def nothing() -> None:
+    """Do nothing."""
+
+
+def plain_follower(
+    where: RemoteAddress,
+    secret: ActorSecret,
+    on_silent: Callable[[], None],
+    on_grace_over: Callable[[], None] = nothing,
+    on_heard: Callable[[], None] = nothing,
+) -> RemoteFollower:
+    followed = Followed(lambda final: None, nothing, lambda state: None, nothing)
+    hello = pb.Hello(index=1, version=VERSION, host="machine1")
+    return RemoteFollower(where, secret, hello, followed, on_silent=on_silent, on_grace_over=on_grace_over, on_heard=on_heard)
 
 
 def test_an_actor_that_hears_of_the_daemon_while_its_silence_is_told_does_not_take_it_for_silent(
