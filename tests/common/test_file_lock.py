@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,14 @@ def test_a_process_that_is_killed_has_it_no_longer(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_has_no_lock(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileLock(tmp_path / "nothing" / "lock").take()
+
+
+def test_a_release_that_fails_is_not_tried_on_the_descriptor_of_another_file(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.take()
+    os.close(lock._fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        lock.release()
+    other = os.open(os.devnull, os.O_RDONLY)
+    lock.release()
+    os.close(other)  # fails if it was closed

@@ -34,5 +34,5 @@ class FileLock:
     def release(self) -> None:
         """Let another process take it. In a forked child the parent keeps it. A second call does nothing."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # first: the descriptor is closed, too, where the folder answers with an error
+            os.close(fd)

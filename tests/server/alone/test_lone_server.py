@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import pytest
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
 from policyserver.monitoring.store.reader import StoreReader
+from policyserver.server.alone.lone_server import LoneServer
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.folder_lock import FolderInUseError
+from policyserver.server.daemon.folder_owner import OWNER_FILE, Owner
 from tests.commands import run_here
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_ports
@@ -120,3 +124,28 @@ def test_a_checkpoint_of_other_spaces_is_refused(tmp_path: Path) -> None:
     ended = run_here("policy-server", "serve", "--learner.enabled", "false", *options, "--spaces.action", '{type = "Discrete", n = 2}')
     assert ended.returncode == 2
     assert "made for the action space Discrete(3), but the configuration says Discrete(2)" in ended.stderr
+
+
+@pytest.mark.long
+def test_a_server_that_loses_its_folder_ends_with_an_error(tmp_path: Path) -> None:
+    config = trained_run(tmp_path)
+    saved(config)
+    checkpoint = config.checkpoints_folder / "checkpoint-00000001"
+    address, folder = f"127.0.0.1:{free_ports(1)[0]}", tmp_path / "run"
+    config = dataclasses.replace(config, run_folder=folder, listen=dataclasses.replace(config.listen, address=address))
+    server = LoneServer(dataclasses.replace(config, learner=dataclasses.replace(config.learner, enabled=False)), checkpoint)
+
+    def lose() -> None:
+        try:
+            with PolicyClient(address) as client:
+                client.start_episode()
+                folder.joinpath("new").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Owner.this_process(), host="beta"))))
+                folder.joinpath("new").rename(folder / OWNER_FILE)
+        finally:
+            server.stop_for(is_final=False)  # as the next beat does
+
+    loser = threading.Thread(target=lose)
+    loser.start()
+    with pytest.raises(FolderInUseError, match=r"taken over by process \d+ on beta"):
+        server.run()
+    loser.join()

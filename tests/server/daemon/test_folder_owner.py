@@ -6,8 +6,10 @@ with a network's file system whose locks stay on each client.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner, owner_elsewhere
+from tests.services import wait_until
 
 BEAT_S, SILENCE_S = 0.1, 1.0
 
@@ -44,7 +47,6 @@ set -e
 mount --make-rprivate /
 hostname "$1"
 echo "boot-of-$1" > "$2/boot_id"; mount --bind "$2/boot_id" /proc/sys/kernel/random/boot_id
-touch "$2/machine-id"; mount --bind "$2/machine-id" /etc/machine-id
 if [ -n "$4" ]; then touch "$2/lock" "$3/lock"; mount --bind "$2/lock" "$3/lock"; fi
 exec "$5" -c "$6" "$3"
 """
@@ -115,13 +117,14 @@ def test_a_dead_owner_on_the_same_host_is_known_at_once(tmp_path: Path, number: 
         assert time.monotonic() - began < 1.0
 
 
-def test_a_host_that_was_started_again_has_no_processes_of_before() -> None:
-    """Same host name and machine id, another boot: its processes ended with the kernel."""
+def test_another_boot_is_another_machine_whatever_its_name() -> None:
+    """Containers of one image have its machine id, and may have one host name on two machines."""
     me = Owner.this_process()
-    before = Owner(me.host, "another boot", "abc", 1, me.since, "t")
-    assert before.is_surely_dead(Owner(me.host, "this boot", "abc", 2, me.since, "u"))
-    assert not before.is_surely_dead(Owner("beta", "this boot", "abc", 2, me.since, "u")), "a copied machine"
-    assert not Owner(me.host, "another boot", "", 1, me.since, "t").is_surely_dead(me), "containers have no machine id"
+    assert me.is_surely_dead(dataclasses.replace(me, token="u")), "the lock is of this kernel"
+    elsewhere = dataclasses.replace(me, boot="another boot")
+    assert not elsewhere.is_surely_dead(me)
+    assert dataclasses.replace(elsewhere, released=True).is_surely_dead(me)
+    assert not dataclasses.replace(me, boot="").is_surely_dead(dataclasses.replace(me, boot="")), "no boot id is no kernel's"
 
 
 @pytest.mark.process
@@ -195,3 +198,29 @@ def test_a_file_that_is_removed_by_hand_is_written_again(tmp_path: Path) -> None
     assert owner.loss == ""
     owner.release()
     owner.release()
+
+
+@pytest.mark.long
+def test_a_file_that_cannot_be_written_again_costs_no_other_descriptor(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    owner = FolderOwner(folder, beat_s=0.02)
+    shutil.rmtree(folder)
+    wait_until(lambda: "can't be written" in caplog.text, "the first beat that fails")
+    others = [os.open(os.devnull, os.O_RDWR) for _ in range(4)]  # which would get a number that was closed
+    time.sleep(0.2)
+    for each in others:
+        os.close(each)  # fails if it was closed
+    owner.release()
+    folder.mkdir()
+    FolderOwner(folder).release()
+
+
+def test_a_claim_that_is_left_after_the_silence_is_put_down(tmp_path: Path) -> None:
+    (tmp_path / OWNER_FILE).write_bytes(b"{}")
+    before = set(os.listdir("/proc/self/fd"))
+    waits = iter([False, True])
+    with pytest.raises(ClaimLeftError):
+        FolderOwner(tmp_path, wait=lambda seconds: next(waits), silence_s=0.05)
+    assert json.loads((tmp_path / OWNER_FILE).read_text())["released"], "another machine need not wait"
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -14,16 +14,19 @@ import pytest
 
 from policyserver.client import EpisodeLostError, PolicyClient
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.daemon import rolling_restart
 from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import episodes_of
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
 from policyserver.server.processes.link import RETIRE
+from policyserver.server.processes.retirement_state import RetirementOrder, RetirementState
 from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.serving_loop import ServingLoop
 from tests.ports import free_ports
 from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, module_of, observation, policy_of
 from tests.server.serving_loop_harness import CLIENT
+from tests.services import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -33,6 +36,7 @@ class Actor:
 
     def __init__(self, number: int, addresses: list[str], link: Path) -> None:
         self.number, self._addresses, self._link = number, addresses, link
+        self._left = threading.Event()
         serving = ServingConfig(ListenConfig(addresses[number - 1]), EpisodesConfig(max_open=256), HandOffConfig())
         policy = policy_of(module_of())
         self.loop = ServingLoop(
@@ -40,11 +44,16 @@ class Actor:
         )
         self.loop.endpoints = lambda: addresses
         self.loop.start()
-        self.retirement = Retirement(number, self.loop)
+        self.retirement = Retirement(number, self.loop, self._left.set)
         self._unfollow = follow_driver(
             link, lambda final: None, lambda: None, lambda state: None, self.report, questions={RETIRE: self.retirement.follow}
         )
         self.loop.bind()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its process would have ended."""
+        return self._left.is_set()
 
     def report(self) -> Any:
         return self.loop.report(explores=True)
@@ -66,7 +75,7 @@ class Learner:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
         self.actors = {number: Actor(number, addresses, self.link.path) for number in (1, 2)}
         self.address = addresses[0]
-        self.takes = True
+        self.takes, self.is_paused = True, False
         self.steps = 0
         self.rewards = 0.0
         self.ended: list[str] = []
@@ -79,6 +88,9 @@ class Learner:
         while not self._over.is_set():
             while not self._tasks.empty():
                 self._tasks.get()()
+            for number, actor in list(self.actors.items()):
+                if actor.is_over:
+                    self.actors[number] = actor.successor()
             for actor in list(self.actors.values()):
                 if self.takes:
                     for episode in episodes_of(actor.loop.sample(64, 0.02, or_fewer=True)):
@@ -93,16 +105,15 @@ class Learner:
 
         def end() -> None:
             actor = self.actors[number]
-            is_done = actor.retirement.is_done()
-            if is_done:
-                self.actors[number] = actor.successor()
+            is_done = actor.retirement.end()
             answer.set_result(is_done)
 
         self._tasks.put(end)
         return answer
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
-        return RollingRestart(ask_by(self.link.ask, RETIRE), self.end, wait or self._over.wait).run(drain_timeout_s)
+        ask = ask_by(self.link.ask, RETIRE)
+        return RollingRestart(ask, self.end, wait or self._over.wait, lambda: self.is_paused).run(drain_timeout_s)
 
     def close(self) -> None:
         self._over.set()
@@ -184,3 +195,108 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
 def test_without_actors_there_is_nothing_to_restart() -> None:
     with pytest.raises(RestartError, match="expected serving actors"):
         RollingRestart(lambda order: [], lambda number: Future(), lambda seconds: False).run(1.0)
+
+
+def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling_restart, "HAND_OFF_S", 0.5)
+    boots = {number: actor.loop.boot_id for number, actor in learner.actors.items()}
+    learner.takes = False
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(2)
+        for _ in range(3):
+            client.get_actions(episodes, [observation(), observation()])
+        with pytest.raises(
+            RestartError, match=r"actor 1: the learner has not taken its steps within 0\.5 s, .* with 2 steps that are lost"
+        ):
+            learner.restart(0.1)
+        wait_until(lambda: learner.actors[1].loop.boot_id != boots[1], "the successor")
+        assert learner.actors[2].loop.boot_id == boots[2]
+        assert client.get_action(client.start_episode(), observation()) in range(3)
+
+
+def test_a_pause_in_the_hand_off_ends_the_actor_rather_than_have_it_serve_nothing(learner: Learner) -> None:
+    learner.takes = False
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(2)
+        for _ in range(3):
+            client.get_actions(episodes, [observation(), observation()])
+
+        def wait(_: float) -> bool:
+            time.sleep(0.02)
+            learner.is_paused = learner.actors[1].loop.core.episodes_open == 0
+            return False
+
+        with pytest.raises(RestartError, match=r"actor 1: learning is paused, so it was ended with 2 steps .* its successor serves"):
+            learner.restart(0.1, wait)
+        assert client.get_action(client.start_episode(), observation()) in range(3)
+
+
+def test_a_pause_of_learning_leaves_the_actor_that_drains_as_it_was(learner: Learner) -> None:
+    boots = [actor.loop.boot_id for actor in learner.actors.values()]
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(2)
+        client.get_actions(episodes, [observation(), observation()])
+
+        def wait(_: float) -> bool:
+            assert learner.actors[1].loop.core.drain_error is not None
+            learner.is_paused = True
+            return False
+
+        with pytest.raises(RestartError, match="actor 1: learning is paused, so it goes on as before"):
+            learner.restart(20.0, wait)
+        client.get_actions(episodes, [observation(), observation()])
+    assert [actor.loop.boot_id for actor in learner.actors.values()] == boots
+    assert [actor.loop.core.drain_error for actor in learner.actors.values()] == [None, None]
+
+
+class Scripted:
+    """One actor that answers as a real one does, and dies or falls silent when it is told to."""
+
+    def __init__(self) -> None:
+        self.boot_id, self.asked, self.obeyed = "old", 0, list[tuple[str, str]]()
+        self.before: Callable[[int], None] = lambda asked: None
+
+    def ask(self, order: RetirementOrder) -> list[RetirementState]:
+        self.asked += 1
+        self.before(self.asked)
+        if order.phase and order.boot_id in ("", self.boot_id):
+            self.obeyed.append((self.boot_id, order.phase))
+        return [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+
+    def die_at(self, asked: int) -> None:
+        def before(now: int) -> None:
+            self.boot_id = "old" if now < asked else "new"
+
+        self.before = before
+
+
+def test_the_successor_of_an_actor_that_dies_while_it_drains_is_left_alone() -> None:
+    actor = Scripted()
+    actor.die_at(4)
+
+    def end(number: int) -> Future[bool]:
+        raise AssertionError("expected no end of an actor that is new")
+
+    [replaced] = RollingRestart(actor.ask, end, lambda seconds: False).run(5.0)
+    assert (replaced.boot_id, replaced.episodes_cut) == ("new", 1)
+    assert {boot_id for boot_id, _ in actor.obeyed} == {"old"}
+
+
+def test_an_actor_that_gives_no_answer_has_no_order_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling_restart, "_BEGIN_S", 0.0)
+    orders = list[RetirementOrder]()
+
+    def ask(order: RetirementOrder) -> list[RetirementState]:
+        orders.append(order)
+        return Scripted().ask(order) if len(orders) == 1 else []
+
+    with pytest.raises(RestartError, match="actor 1: gives no answer, and is left as it is"):
+        RollingRestart(ask, lambda number: Future(), lambda seconds: False).run(1.0)
+    assert [order.phase for order in orders] == ["", ""]
+
+
+def test_an_order_to_another_process_is_not_followed(learner: Learner) -> None:
+    actor = learner.actors[1]
+    for boot_id in ("", learner.actors[2].loop.boot_id):
+        assert actor.retirement.follow(RetirementOrder(1, "retire", boot_id)).boot_id == actor.loop.boot_id
+    assert actor.loop.core.drain_error is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policyserver.common.flags import StepFlag
+from policyserver.server.episodes.ending_error import ending_error
 from tests.server.core_harness import CoreHarness, Row, start
 
 
@@ -31,3 +32,16 @@ def test_a_core_that_leaves_answers_nothing_and_keeps_each_step_for_the_learner(
     ended, missing = harness.core.ended.take()
     assert [(each.ended, each.length) for each in ended] == [("lost", 2)] * 2
     assert missing == harness.core.ended.waiting == 0
+
+
+def test_a_core_that_is_told_to_stay_starts_episodes_again_unless_it_leaves(harness: CoreHarness) -> None:
+    harness.core.retire()
+    harness.core.retire(stays=True)
+    harness.one(start("a"))
+    harness.core.hold_starts(ending_error(is_final=False))
+    harness.core.retire()
+    harness.core.hold_starts(None)
+    assert harness.refusal(start("b")).reason == "SHUTTING_DOWN", "the daemon is back, and has this one replaced"
+    harness.on_loop(harness.core.leave)
+    harness.core.retire(stays=True)
+    assert harness.refusal(start("c")).reason == "SHUTTING_DOWN"

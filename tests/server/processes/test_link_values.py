@@ -75,7 +75,7 @@ def test_the_records_of_both_ends_arrive() -> None:
     np.testing.assert_array_equal(back.shadow_actions[0].draw_keys, actions.draw_keys)
     assert back.shadow_actions[0].episodes == actions.episodes
     assert (back.calls, back.rows, back.counters, back.episodes) == (report.calls, report.rows, report.counters, report.episodes)
-    for record in (RolledBack(4, "ab", 0), RetirementOrder(2, "leave"), RetirementState(2, "ab", ("10.0.0.1:9900",), 1, 64, 0)):
+    for record in (RolledBack(4, "ab", 0), RetirementOrder(2, "leave", "ab"), RetirementState(2, "ab", ("10.0.0.1:9900",), 1, 64, 0)):
         assert there_and_back(record) == record
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from policyserver.server.config.link_address import RemoteAddress
+from policyserver.server.processes import remote_follower, remote_link
 from policyserver.server.processes.link import ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, Identity, NoCertificateError, make_identity
 from policyserver.server.processes.remote_follower import RemoteFollower
@@ -171,6 +172,112 @@ def test_an_actor_that_leaves_is_not_waited_for_and_said_to_be_silent() -> None:
         link.close()
 
 
+class SlowLines(logging.Handler):
+    """Log lines with some words take their time, in which the other end's next sign of life comes."""
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__()
+        self._words, self._logger = words, logging.getLogger(name)
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self.begun.set()
+            self.may_end.wait(5.0)
+
+    def __enter__(self) -> SlowLines:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.may_end.set()
+        self._logger.removeHandler(self)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_told_last_of_an_actor_is_so_however_the_threads_fall(fails: bool) -> None:
+    """An actor whose sign of life comes while its silence is told does not stay silent, nor where the daemon can't take note of it."""
+    told: list[tuple[str, int]] = []
+
+    def on_silent(index: int) -> None:
+        told.append(("silent", index))
+        if fails:
+            raise ValueError("the daemon's")
+
+    made = RemoteLink("127.0.0.1", VERSION, silent_s=0.5, on_silent=on_silent, on_heard=lambda index: told.append(("heard", index)))
+    try:
+        with SlowLines(remote_link.__name__, "is silent for") as slow:
+            follower = Follower(made)
+            with following(follower):
+                until(lambda: made.connected() == [1])
+                assert slow.begun.wait(20.0), "signs of life come once in 1 s"
+                until(lambda: made.connected() == [1])
+                time.sleep(0.1)
+                made._silent_s = 60.0
+                slow.may_end.set()
+                until(lambda: ("silent", 1) in told)
+                until(lambda: told[-1] == ("heard", 1))
+                assert made._watch.is_alive()
+    finally:
+        made.close()
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def plain_follower(
+    where: RemoteAddress,
+    secret: ActorSecret,
+    on_silent: Callable[[], None],
+    on_grace_over: Callable[[], None] = nothing,
+    on_heard: Callable[[], None] = nothing,
+) -> RemoteFollower:
+    followed = Followed(lambda final: None, nothing, lambda state: None, nothing)
+    hello = pb.Hello(index=1, version=VERSION, host="machine1")
+    return RemoteFollower(where, secret, hello, followed, on_silent=on_silent, on_grace_over=on_grace_over, on_heard=on_heard)
+
+
+def test_an_actor_that_hears_of_the_daemon_while_its_silence_is_told_does_not_take_it_for_silent(
+    link: RemoteLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_follower, "BEAT_S", 0.05)
+    told: list[str] = []
+    where = RemoteAddress(link.address, "unused", silent_s=0.5)  # less than from one of the daemon's signs of life to the next
+    with SlowLines(remote_follower.__name__, "is silent for") as slow:
+        follower = plain_follower(where, link.secret, lambda: told.append("silent"), on_heard=lambda: told.append("heard"))
+        try:
+            assert slow.begun.wait(20.0)
+            follower._where = RemoteAddress(link.address, "unused", silent_s=60.0)
+            began_s = time.monotonic()
+            until(lambda: follower._heard_s > began_s)
+            time.sleep(0.1)
+            slow.may_end.set()
+            until(lambda: "silent" in told)
+            until(lambda: told[-1] == "heard", timeout_s=5.0)
+        finally:
+            follower.stop()
+
+
+def test_an_actor_whose_own_part_fails_at_the_daemons_silence_still_notices_what_follows(
+    link: RemoteLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_follower, "BEAT_S", 0.05)
+    over = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("the actor's")
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        where = RemoteAddress(address, "unused", silent_s=0.1, grace_s=0.1)
+        follower = plain_follower(where, link.secret, fail, on_grace_over=over.set)
+        try:
+            assert over.wait(5.0)
+        finally:
+            follower.stop()
+
+
 def test_only_who_has_the_actors_certificate_is_let_in(link: RemoteLink) -> None:
     stranger = make_identity(ACTOR)
     for actor in (stranger, Identity(link.secret.daemon_certificate, stranger.key)):
@@ -206,11 +313,14 @@ def test_another_version_is_refused_with_both(caplog: pytest.LogCaptureFixture) 
     link = RemoteLink("127.0.0.1", "2.0 (sources def)")
     try:
         with caplog.at_level(logging.ERROR), following(Follower(link)):
-            until(lambda: bool(caplog.messages))
+            until(lambda: len(caplog.records) >= 2)
             assert link.connected() == []
-        assert "machine1" in caplog.messages[0]
-        assert VERSION in caplog.messages[0]
-        assert "2.0 (sources def)" in caplog.messages[0]
+            time.sleep(3.5 * remote_link.BEAT_S)  # it asks again
+        assert sorted(record.name for record in caplog.records) == [remote_follower.__name__, remote_link.__name__], "once at each end"
+        for text in caplog.messages:
+            assert "machine1" in text
+            assert VERSION in text
+            assert "2.0 (sources def)" in text
     finally:
         link.close()
 

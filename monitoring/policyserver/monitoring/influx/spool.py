@@ -7,6 +7,7 @@ took survives the death of the process, but not of the machine: nothing is synch
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -137,11 +138,12 @@ class Spool:
 
     def abandon(self) -> None:
         """Close the files and leave the folder as it is. After a fork, the parent still holds the lock."""
-        for fd in (self._read_fd, self._write_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._read_fd = self._write_fd = -1
-        self._lock.release()
+        open_fds = [fd for fd in (self._read_fd, self._write_fd) if fd >= 0]
+        self._read_fd = self._write_fd = -1  # first: a descriptor is closed, too, where the folder answers with an error
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._lock.release)
+            for fd in open_fds:
+                ending.callback(os.close, fd)
 
     def _path(self, segment: int) -> Path:
         return self.folder / _SEGMENT.format(segment)
@@ -177,14 +179,14 @@ class Spool:
     def _begin_segment(self) -> None:
         """Append to a new segment from now on."""
         fd = self._open_to_append(self._end.segment + 1)
-        os.close(self._write_fd)
-        self._write_fd = fd
+        before, self._write_fd = self._write_fd, fd
         self._end = Position(self._end.segment + 1, 0)
+        os.close(before)
 
     def _next_segment(self) -> None:
         """Read the next segment from now on, and remove the delivered one."""
-        os.close(self._read_fd)
-        self._read_fd = -1
+        before, self._read_fd = self._read_fd, -1
+        os.close(before)
         delivered = self._path(self._position.segment)
         self._set_position(Position(self._position.segment + 1, 0))
         delivered.unlink()

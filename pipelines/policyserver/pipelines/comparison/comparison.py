@@ -152,9 +152,8 @@ def _edge_ends_at(sweep: Sequence[FeePoint]) -> float | None:
 
 def _short(bands: dict[str, Band]) -> str:
     def ranged(name: str, form: str) -> str:
-        median, low, high = (
-            "-" if math.isnan(value) else format(value, form) for value in (bands[name].median, bands[name].low, bands[name].high)
-        )
+        of = bands[name]
+        median, low, high = ("-" if math.isnan(value) else format(value, form) for value in (of.median, of.low, of.high))
         return f"{median} ({low} to {high})"
 
     return (

@@ -23,6 +23,7 @@ from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.loaded_policies import LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import check, checkpoint_at, checkpoint_folder, make_folder, prepare_store
@@ -70,7 +71,7 @@ class LoneServer:
             SettingsError: If a setting, a file or a folder can't be used, or the checkpoint is another configuration's.
             AddressInUseError: If another process listens on the address, or another server has claimed it.
             OSError: If the live page's address can't be taken.
-            FolderInUseError: If another server has the run folder.
+            FolderInUseError: If another server has the run folder, or takes it because this one was cut off from it.
             CheckpointError: If the checkpoint doesn't fit the configured net.
         """
         begun_s, config = time.monotonic(), self._config
@@ -128,6 +129,8 @@ class LoneServer:
             self._manager.stopping("stopping")
             self._metrics.is_stopping = True
             runner.drain(is_final=self._is_final)
+            if owner.loss:
+                raise FolderInUseError(owner.loss)
 
     def stop_for(self, *, is_final: bool) -> None:
         """Stop as by SIGTERM, and if it `is_final`, have callers told that no server comes back. From any thread."""

@@ -136,7 +136,8 @@ class AdminAnswers(ServingAnswers):
         if not self._restarting.acquire(blocking=False):
             raise AdminError("expected no other restart under way, received one: ask again when it has ended", grpc.StatusCode.ABORTED)
         try:
-            restart = RollingRestart(ask_by(self._link.ask, RETIRE), learning.end_retired, self._stopping.wait)
+            ask = ask_by(self._link.ask, RETIRE)
+            restart = RollingRestart(ask, learning.end_retired, self._stopping.wait, lambda: self._safe_point.is_paused)
             replaced = restart.run(request.drain_timeout_s)
         except RestartError as error:
             raise AdminError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error

@@ -34,7 +34,7 @@ _LOOK_S = 1.0
 _JOIN_TIMEOUT_S = 2.0
 _MAX_BYTES = 1024
 """Length of the file, always: it is written in place, so that it needs no room on a full disk."""
-_BOOT_ID, _MACHINE_ID = Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ClaimLeftError(Exception):
@@ -48,7 +48,6 @@ class Owner:
     host: str
     boot: str
     """Of the running kernel: locks meet between processes of one kernel, whatever their container's host name."""
-    machine: str
     process: int
     since: str
     token: str
@@ -59,16 +58,19 @@ class Owner:
     def this_process(cls) -> Owner:
         """Describe this process, from now on."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(socket.gethostname()[:255], _text(_BOOT_ID), _text(_MACHINE_ID), os.getpid(), since, secrets.token_hex(16))
+        return cls(socket.gethostname()[:255], _text(_BOOT_ID), os.getpid(), since, secrets.token_hex(16))
 
     def __str__(self) -> str:
         """Say which process it is."""
         return f"process {self.process} on {self.host} since {self.since}"
 
     def is_surely_dead(self, other: Owner) -> bool:
-        """Whether a process that has the folder's lock knows that this one has ended: same kernel, or the same machine started again."""
-        again = bool(self.machine) and (self.machine, self.host) == (other.machine, other.host) and bool(other.boot)
-        return self.released or (bool(self.boot) and self.boot == other.boot) or again
+        """Whether a process that has the folder's lock knows that this one has ended: it said so, or the lock is of the same kernel.
+
+        A machine that was started again can't be told from a container of the same image on another machine, which has its name and its
+        machine id, too: there the silence decides.
+        """
+        return self.released or (bool(self.boot) and self.boot == other.boot)
 
 
 class FolderOwner:
@@ -109,12 +111,15 @@ class FolderOwner:
             if found is not None and taken:
                 self._wait_for_silence(found, wait, silence_s)
             self._fd = self._write_anew()
-            if taken:  # two machines may have waited for the same silence; the later name stands
-                _pause(wait, 2 * _LOOK_S)
-                if (winner := self._read()) is not None and winner.token != self._me.token:
-                    os.close(self._fd)
-                    raise FolderInUseError(_refusal(folder, winner))
-                logger.warning("%s: taken over from %s, which has shown no sign of life for %g s", folder, found, silence_s)
+            try:
+                if taken:  # two machines may have waited for the same silence; the later name stands
+                    _pause(wait, 2 * _LOOK_S)
+                    if (winner := self._read()) is not None and winner.token != self._me.token:
+                        raise FolderInUseError(_refusal(folder, winner))
+                    logger.warning("%s: taken over from %s, which has shown no sign of life for %g s", folder, found, silence_s)
+            except BaseException:
+                self._put_down()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -139,9 +144,7 @@ class FolderOwner:
         self._ended.set()
         self._thread.join(_JOIN_TIMEOUT_S)  # which a folder that does not answer may outlast
         if not self._thread.is_alive():
-            with contextlib.suppress(OSError):
-                self._put(replace(self._me, released=True))
-            os.close(self._fd)
+            self._put_down()
         self._lock.release()
 
     def _beat(self) -> None:
@@ -155,8 +158,8 @@ class FolderOwner:
                 if self._path.exists():
                     self._put(self._me)
                 else:  # removed by hand
-                    os.close(self._fd)
-                    self._fd = self._write_anew()
+                    before, self._fd = self._fd, self._write_anew()
+                    _close(before)
                 self._trouble.is_over("written down again")
             except OSError as error:
                 self._trouble.occurred(type(error).__name__, f"{self._path} can't be written, trying on: {error}")
@@ -169,15 +172,23 @@ class FolderOwner:
     def _write_anew(self) -> int:
         """Replace the file by one of this process; what an earlier owner still writes goes into the file that it has open."""
         new = self._path.with_name(f".{OWNER_FILE}.{self._me.token}")
+        new.unlink(missing_ok=True)  # of an attempt before, which the folder would not let be removed
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self._put(self._me, fd)
             new.rename(self._path)
         except BaseException:
-            os.close(fd)
-            new.unlink(missing_ok=True)
+            _close(fd)
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
             raise
         return fd
+
+    def _put_down(self) -> None:
+        """Say in the file that this process has the folder no longer, if it can be written, and close it."""
+        with contextlib.suppress(OSError):
+            self._put(replace(self._me, released=True))
+        _close(self._fd)
 
     def _put(self, owner: Owner, fd: int | None = None) -> None:
         fd = self._fd if fd is None else fd
@@ -196,7 +207,7 @@ class FolderOwner:
 
 
 _FIELDS: dict[str, type] = {
-    "host": str, "boot": str, "machine": str, "process": int, "since": str, "token": str, "beat": int, "released": bool,
+    "host": str, "boot": str, "process": int, "since": str, "token": str, "beat": int, "released": bool,
 }  # fmt: skip
 
 
@@ -223,7 +234,7 @@ def _read(path: Path) -> Owner | None:
         parsed = json.loads(content)
         return Owner(**{name: kind(parsed[name]) for name, kind in _FIELDS.items()})
     except (ValueError, TypeError, KeyError):
-        return Owner("a host", "", "", 0, "a time", token=content.hex())
+        return Owner("a host", "", 0, "a time", token=content.hex())
 
 
 def _lock(folder: Path) -> FolderLock:
@@ -250,6 +261,12 @@ def _refusal(folder: Path, owner: Owner | str) -> str:
 def _pause(wait: Callable[[float], bool], seconds: float) -> None:
     if wait(seconds):
         raise ClaimLeftError("the server stops")
+
+
+def _close(fd: int) -> None:
+    """Close a descriptor, which is closed also where its folder answers with an error."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def _text(path: Path) -> str:

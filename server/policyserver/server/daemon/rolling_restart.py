@@ -52,17 +52,27 @@ class RollingRestart:
         ask: Callable[[RetirementOrder], list[RetirementState]],
         end_at_safe_point: Callable[[int], Future[bool]],
         wait: Callable[[float], bool],
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take what asks all actors, what ends one between two calls of `sample()`, and what waits and says whether the server stops."""
+        """Take what the restart needs.
+
+        Args:
+            ask: Asks all actors.
+            end_at_safe_point: Ends one between two calls of `sample()`, if it has handed off everything.
+            wait: Waits so many seconds and says whether the server stops.
+            is_paused: Says whether learning is paused, so that no steps are taken.
+        """
         self._ask = ask
         self._end = end_at_safe_point
         self._wait = wait
+        self._is_paused = is_paused
 
     def run(self, drain_timeout_s: float) -> list[Replaced]:
         """Replace all actors that answer; each open episode has `drain_timeout_s` to end in.
 
         Raises:
-            RestartError: An actor does not hand off its steps, does not come back, or the server stops. Those before it are replaced.
+            RestartError: An actor does not hand off its steps, does not come back, learning is paused, or the server stops. Those before it
+                are replaced.
         """
         indices = sorted(state.number for state in self._ask(RetirementOrder(0, "")) if state.number > 0)
         if not indices:
@@ -73,49 +83,90 @@ class RollingRestart:
 
     def _replace(self, index: int, drain_timeout_s: float) -> Replaced:
         begun = time.monotonic()
-        before: RetirementState | None = None
+        last = self._first_state(index)
+        boot_id = last.boot_id
 
-        def has_begun() -> bool:
-            nonlocal before
-            before = self._state(index, "retire")
-            return before is not None
+        def is_there(phase: Phase) -> bool:
+            """Have it do something; whether the process still is the one that is to go."""
+            nonlocal last
+            state = self._state(index, phase, boot_id)
+            if state is not None and state.boot_id == boot_id:
+                last = state
+            return state is None or state.boot_id == boot_id
 
-        if not self._until(has_begun, _BEGIN_S, index) or before is None:
-            raise RestartError(f"actor {index}: gives no answer, and is left as it is; see the log, and ask again")
-        boot_id = before.boot_id
-        logger.info("actor %d: starts no new episodes; %d have %g s to end in", index, before.episodes_open, drain_timeout_s)
-
-        def is_empty() -> bool:
-            state = self._state(index, "retire")
-            return state is not None and state.episodes_open == 0
-
-        self._until(is_empty, drain_timeout_s, index)
-        last = self._state(index, "retire")
-        cut = last.episodes_open if last is not None else 0
+        logger.info("actor %d: starts no new episodes; %d have %g s to end in", index, last.episodes_open, drain_timeout_s)
+        died = not self._drain(index, drain_timeout_s, is_there, lambda: last.episodes_open == 0)
+        cut = last.episodes_open
+        ending: Future[bool] | None = None
 
         def has_gone() -> bool:
-            state = self._state(index, "leave")
-            if state is not None and state.boot_id != boot_id:
-                return True  # it died: what it had is lost as after any crash
-            return state is not None and state.is_empty and self._end(index).result()
+            nonlocal died, ending
+            died = died or not is_there("leave")
+            if ending is None and last.is_empty:
+                ending = self._end(index)
+            if died or ending is None or not ending.done():
+                return died
+            ended, ending = ending.result(), None
+            return ended
 
-        if not self._until(has_gone, HAND_OFF_S, index):
-            raise RestartError(
-                f"actor {index}: the learner has not taken its steps within {HAND_OFF_S:g} s; it serves nothing until it ends"
-            )
+        lost = ""
+        if not died:
+            gone = False
+
+            def is_decided() -> bool:
+                nonlocal gone
+                gone = has_gone()
+                return gone or (self._is_paused() and not last.is_empty)
+
+            self._until(is_decided, HAND_OFF_S, index)
+            if not gone:
+                why = "learning is paused" if self._is_paused() else f"the learner has not taken its steps within {HAND_OFF_S:g} s"
+                is_there("end")
+                lost = f"{why}, so it was ended with {last.steps_waiting} steps that are lost to the learner"
+        if died:
+            logger.warning("actor %d: died while it was to go; what it had is lost as after any crash", index)
 
         def is_back() -> bool:
-            state = self._state(index, "")
+            state = self._state(index)
             return state is not None and state.boot_id != boot_id and bool(state.addresses)
 
         if not self._until(is_back, COME_BACK_S, index):
-            raise RestartError(
-                f"actor {index}: not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
-            )
-        state = self._state(index, "")
+            missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
+            raise RestartError(f"actor {index}: {lost}; {missing}" if lost else f"actor {index}: {missing}")
+        if lost:
+            raise RestartError(f"actor {index}: {lost}; its successor serves, and the actors after it are left as they are")
+        state = self._state(index)
         seconds = time.monotonic() - begun
         logger.info("actor %d: replaced after %.1f s, %d episodes cut", index, seconds, cut)
         return Replaced(index, state.boot_id if state is not None else "", cut, seconds)
+
+    def _first_state(self, index: int) -> RetirementState:
+        """Ask it for its state, with nothing to do: an order that it gets after the restart was left would stay."""
+        found: RetirementState | None = None
+
+        def has_answered() -> bool:
+            nonlocal found
+            found = self._state(index)
+            return found is not None
+
+        if not self._until(has_answered, _BEGIN_S, index) or found is None:
+            raise RestartError(f"actor {index}: gives no answer, and is left as it is; see the log, and ask again")
+        return found
+
+    def _drain(self, index: int, timeout_s: float, is_there: Callable[[Phase], bool], is_empty: Callable[[], bool]) -> bool:
+        """Let its episodes end; return whether the process is still there."""
+        lives = True
+
+        def is_over() -> bool:
+            nonlocal lives
+            if self._is_paused():
+                is_there("stay")
+                raise RestartError(f"actor {index}: learning is paused, so it goes on as before; resume learning, then ask again")
+            lives = is_there("retire")
+            return not lives or is_empty()
+
+        self._until(is_over, timeout_s, index)
+        return lives and is_there("retire")
 
     def _until(self, condition: Callable[[], bool], timeout_s: float, index: int) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -126,8 +177,8 @@ class RollingRestart:
                 raise RestartError(f"actor {index}: the server stops")
         return True
 
-    def _state(self, index: int, phase: Phase) -> RetirementState | None:
-        return next((state for state in self._ask(RetirementOrder(index, phase)) if state.number == index), None)
+    def _state(self, index: int, phase: Phase = "", boot_id: str = "") -> RetirementState | None:
+        return next((state for state in self._ask(RetirementOrder(index, phase, boot_id)) if state.number == index), None)
 
 
 def ask_by(link_ask: Callable[..., list[Any]], kind: str) -> Callable[[RetirementOrder], list[RetirementState]]:

@@ -97,7 +97,6 @@ class EpisodeCore:
         self.room = Room(demand, lambda: self._trajectories.steps_ready, hand_off.room_wait_s)
         if not demand.learns:
             self.room.lift()
-        self._held_for: PolicyServerError | None = None
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
@@ -250,9 +249,9 @@ class EpisodeCore:
         self.room.lift()
         self._requests.drain()
 
-    def retire(self) -> None:
-        """Refuse new episodes from now on; the open ones go on, and their steps reach the learner as before."""
-        self._pass.starts.drain_error = ending_error(is_final=False)
+    def retire(self, *, stays: bool = False) -> None:
+        """Refuse new episodes from now on; the open ones go on, and their steps reach the learner as before. If it `stays`, end that."""
+        self._pass.starts.retired = None if stays else ending_error(is_final=False)
 
     def leave(self) -> None:
         """Refuse everything from now on, end what is open as truncated, and give all steps to the next `sample`."""
@@ -262,10 +261,8 @@ class EpisodeCore:
         self.drain()
 
     def hold_starts(self, reason: PolicyServerError | None) -> None:
-        """Refuse new episodes for a reason, unless they are refused for good; None ends that."""
-        starts = self._pass.starts
-        if starts.drain_error is self._held_for:
-            starts.drain_error = self._held_for = reason
+        """Refuse new episodes for a reason; None ends that."""
+        self._pass.starts.held = reason
 
     def limit_starts(self, most: int) -> None:
         """Refuse episodes once so many have been started in all, and tell their callers that no server comes back."""

@@ -115,8 +115,8 @@ class LogFile(logging.Handler):
     def close(self) -> None:
         """Close the file. Closing again does nothing."""
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+            before, self._file = self._file, -1
+            os.close(before)
         super().close()
 
 

@@ -70,6 +70,9 @@ class RemoteFollower:
         self._heard_s = time.monotonic()
         self._was_heard = False
         self._is_silent = self._is_over = False
+        self._noting = threading.Lock()
+        """Held from a change of what the two lines above say until it is told: two threads change it."""
+        self._refusal = ""
         self._call: grpc.Call | None = None
         self._outgoing: queue.SimpleQueue[pb.ActorMessage | None] = queue.SimpleQueue()
         self._threads = [
@@ -115,10 +118,19 @@ class RemoteFollower:
                     self._note_heard()
                     self._obey(message, outgoing)
             except grpc.RpcError as error:
-                logger.debug("the link to the daemon at %s ended: %s", self._where.address, error)
+                self._note_end(error)
             finally:
                 self._call = None
                 outgoing.put(None)
+
+    def _note_end(self, error: grpc.RpcError) -> None:
+        """Log why the stream ended: a refusal once, for the daemon is asked again each second."""
+        refusal = str(error.details()) if error.code() == grpc.StatusCode.FAILED_PRECONDITION else ""
+        if refusal and refusal != self._refusal:
+            logger.error("the daemon at %s lets this actor not in: %s", self._where.address, refusal)
+        elif not refusal:
+            logger.debug("the link to the daemon at %s ended: %s", self._where.address, error)
+        self._refusal = refusal or self._refusal
 
     def _obey(self, message: pb.DriverMessage, outgoing: queue.SimpleQueue[pb.ActorMessage | None]) -> None:
         try:
@@ -145,28 +157,39 @@ class RemoteFollower:
 
     def _note_heard(self) -> None:
         self._heard_s, self._was_heard = time.monotonic(), True
-        if self._is_silent:
-            self._is_silent = self._is_over = False
-            logger.info("the daemon at %s is heard of again", self._where.address)
-            self._on_heard()
+        with self._noting:
+            if self._is_silent:
+                self._is_silent = self._is_over = False
+                logger.info("the daemon at %s is heard of again", self._where.address)
+                _call(self._on_heard)
 
     def _beat(self) -> None:
         """Send signs of life, and notice when none come."""
         while not self._stopped.wait(BEAT_S):
             if self._call is not None:
-                try:
-                    self._outgoing.put(pb.ActorMessage(beat=self._signs()))
-                except Exception:
-                    logger.exception("no sign of life could be made")
-            silent_s = time.monotonic() - self._heard_s
-            if silent_s > self._where.silent_s and not self._is_silent:
-                self._is_silent = True
-                logger.warning("the daemon at %s is silent for %.0f s: serving goes on with what is there", self._where.address, silent_s)
-                self._on_silent()
+                _call(lambda: self._outgoing.put(pb.ActorMessage(beat=self._signs())))
+            with self._noting:
+                silent_s = time.monotonic() - self._heard_s
+                begins = silent_s > self._where.silent_s and not self._is_silent
+                if begins:
+                    self._is_silent = True
+                    logger.warning(
+                        "the daemon at %s is silent for %.0f s: serving goes on with what is there", self._where.address, silent_s
+                    )
+                    _call(self._on_silent)
+                if silent_s > self._where.silent_s + self._where.grace_s and not self._is_over:
+                    self._is_over = True
+                    _call(self._on_grace_over)
+            if begins:
                 self._hang_up()
-            if silent_s > self._where.silent_s + self._where.grace_s and not self._is_over:
-                self._is_over = True
-                self._on_grace_over()
+
+
+def _call(function: Callable[[], None]) -> None:
+    """Call what another component gave; what fails there does not end the thread, without which the daemon hears of this actor no more."""
+    try:
+        function()
+    except Exception:
+        logger.exception("a sign of life or the daemon's silence could not be dealt with")
 
 
 def _messages(outgoing: queue.SimpleQueue[pb.ActorMessage | None]) -> Iterator[pb.ActorMessage]:

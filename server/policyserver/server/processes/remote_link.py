@@ -90,6 +90,11 @@ class RemoteLink(service.DriverLinkServicer):
         self._standing: dict[str, pb.DriverMessage] = {}
         self._actors: dict[int, _Actor] = {}
         self._silent: set[int] = set()
+        self._refused: dict[int, str] = {}
+        """Why, by actor, as it was logged."""
+        self._told: set[int] = set()
+        """The actors that the daemon was told to be silent."""
+        self._telling = threading.Lock()  # taken before the other lock, and by no signal handler
         self._addresses: dict[int, dict[str, int]] = {}
         """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
         actors have to list the same addresses, and one that is away comes back."""
@@ -194,13 +199,11 @@ class RemoteLink(service.DriverLinkServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a Hello first")
             return
         if first.hello.version != self._version:
-            who, has = f"serving actor {first.hello.index} on {first.hello.host}", first.hello.version
-            text = f"{who} has rllib-policy-server {has}, expected {self._version} as the daemon has; install that one there"
-            logger.error("%s", text)
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+            self._refuse(first.hello, context)
             return
         actor = _Actor(first.hello, context)
         with self._lock:
+            self._refused.pop(actor.index, None)
             if (before := self._actors.get(actor.index)) is not None:
                 before.cut()
             self._actors[actor.index] = actor
@@ -214,6 +217,20 @@ class RemoteLink(service.DriverLinkServicer):
                 yield message
         finally:
             self._forget(actor)
+
+    def _refuse(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
+        """Refuse an actor of another version, which asks again each second: it is logged once."""
+        text = (
+            f"serving actor {hello.index} on {hello.host} has rllib-policy-server {hello.version}, expected {self._version} as the daemon "
+            "has; install that one there"
+        )
+        with self._lock:
+            is_new = self._refused.get(hello.index) != text and len(self._refused) < _MOST_ACTORS
+            if is_new:
+                self._refused[hello.index] = text
+        if is_new:
+            logger.error("%s", text)
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
 
     def _read(self, actor: _Actor, messages: Iterator[pb.ActorMessage]) -> None:
         try:
@@ -258,8 +275,8 @@ class RemoteLink(service.DriverLinkServicer):
             if self._actors.get(actor.index) is not actor or actor.index not in self._silent:
                 return
             self._silent.discard(actor.index)
+        self._tell(actor.index)
         logger.info("serving actor %d on %s is heard of again", actor.index, actor.host)
-        self._on_heard(actor.index)
 
     def _forget(self, actor: _Actor) -> None:
         with self._changed:
@@ -270,9 +287,24 @@ class RemoteLink(service.DriverLinkServicer):
             self._silent.add(actor.index)
             self._changed.notify_all()
         if not was_silent and not self._closed.is_set():
+            self._tell(actor.index)
             level = logging.DEBUG if DRAIN in self._standing else logging.WARNING
             logger.log(level, "the link to serving actor %d on %s ended: it is left out until it is heard of", actor.index, actor.host)
-            self._on_silent(actor.index)
+
+    def _tell(self, index: int) -> None:
+        """Tell how an actor is now, which other threads may have changed since: what is told last is so."""
+        with self._telling:
+            with self._lock:
+                is_silent = index in self._silent
+            if is_silent == (index in self._told):
+                return
+            (self._told.add if is_silent else self._told.discard)(index)
+            try:
+                (self._on_silent if is_silent else self._on_heard)(index)
+            except Exception:  # of which the link does not end
+                logger.exception(
+                    "serving actor %d: the daemon could not take note that it is %s", index, "silent" if is_silent else "heard"
+                )
 
     def _beat(self) -> None:
         beat = pb.DriverMessage(beat=pb.Beat())
@@ -288,10 +320,10 @@ class RemoteLink(service.DriverLinkServicer):
                 if silent:
                     self._changed.notify_all()
             for actor in silent:
+                self._tell(actor.index)
                 logger.warning(
                     "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of",
                     actor.index,
                     actor.host,
                     self._silent_s,
                 )
-                self._on_silent(actor.index)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Phase = Literal["", "retire", "leave"]
-"""Nothing; start no new episodes; end the open ones, and give everything to the learner."""
+Phase = Literal["", "retire", "stay", "leave", "end"]
+"""Nothing; start no new episodes; go on as before that; end the open ones and give everything to the learner; end, whatever is lost."""
 
 
 class RetirementOrder(NamedTuple):
-    """What one actor is to do; the others only say how they are."""
+    """What one actor is to do; the others, and another process in its place, only say how they are."""
 
     number: int
     phase: Phase
+    boot_id: str = ""
+    """The process that is meant: an order may arrive late, when its successor is there."""
 
 
 class RetirementState(NamedTuple):

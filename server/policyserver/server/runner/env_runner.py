@@ -166,7 +166,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             loop.advertise = partial(advertised, config.listen.advertise, node_ip=node_ip())
         loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
         loop.start()
-        retirement = self._retirement = Retirement(self._index, loop)
+        retirement = self._retirement = Retirement(self._index, loop, leave_at_once)
         if self.env is not None:
             remembered = config.episodes.finished_remembered
             self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
@@ -263,7 +263,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def end_retired(self) -> bool:
         """End this process in a moment, if it was told to leave and has handed off everything; return whether it will."""
-        return self._retirement.end(leave_at_once)
+        return self._retirement.end()
 
     def limit_starts(self, most: int) -> None:
         """Start so many episodes in all, in a serving instance; further ones are refused for good."""

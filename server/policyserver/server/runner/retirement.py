@@ -15,28 +15,36 @@ _LEAVE_AFTER_S = 0.2
 class Retirement:
     """The retirement of one serving actor."""
 
-    def __init__(self, index: int, loop: ServingLoop) -> None:
+    def __init__(self, index: int, loop: ServingLoop, leave_at_once: Callable[[], None]) -> None:
         self._index = index
         self._loop = loop
+        self._leave_at_once = leave_at_once
         self._phase = ""
 
     def follow(self, order: RetirementOrder) -> RetirementState:
-        """Do what is asked of this actor, if it is asked, and say how far it is. In the link's thread; a repeated order does nothing."""
-        if order.number == self._index and order.phase and order.phase != self._phase:
+        """Do what is asked of this process, if it is asked, and say how far it is. In the link's thread; a repeated order does nothing."""
+        is_meant = (order.number, order.boot_id) == (self._index, self._loop.boot_id)
+        if is_meant and order.phase and order.phase != self._phase:
             self._phase = order.phase
-            self._loop.retire(leaves=order.phase == "leave")
+            if order.phase == "end":
+                self._end_soon()
+            else:
+                self._loop.retire(leaves=order.phase == "leave", stays=order.phase == "stay")
         return self._loop.call(self._state)
 
     def is_done(self) -> bool:
         """Whether it was told to leave, and everything is handed off."""
         return self._phase == "leave" and self._loop.call(self._state).is_empty
 
-    def end(self, leave_at_once: Callable[[], None]) -> bool:
+    def end(self) -> bool:
         """End this process in a moment, if everything is handed off; return whether it will."""
         if not self.is_done():
             return False
-        threading.Timer(_LEAVE_AFTER_S, leave_at_once).start()
+        self._end_soon()
         return True
+
+    def _end_soon(self) -> None:
+        threading.Timer(_LEAVE_AFTER_S, self._leave_at_once).start()
 
     def _state(self) -> RetirementState:
         core, addresses = self._loop.core, tuple(self._loop.addresses)

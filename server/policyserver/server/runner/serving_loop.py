@@ -168,15 +168,22 @@ class ServingLoop:
         self._is_final = self._is_final or is_final
         self.post(self._drain)
 
-    def retire(self, *, leaves: bool) -> None:
-        """Say NOT_SERVING and refuse new episodes; if it `leaves`, end the open ones, too, and give all steps to the next `sample`."""
+    def retire(self, *, leaves: bool, stays: bool = False) -> None:
+        """Say NOT_SERVING and refuse new episodes; if it `leaves`, end the open ones, too, and give all steps to the next `sample`.
 
-        def refuse() -> None:
-            self.core.leave() if leaves else self.core.retire()
-            for servicer in self._health:
-                self._loop.create_task(servicer.enter_graceful_shutdown())
+        If it `stays`, start episodes again, unless it leaves or drains.
+        """
 
-        self.call(refuse)
+        def follow() -> None:
+            if leaves:
+                self.core.leave()
+                for servicer in self._health:
+                    self._loop.create_task(servicer.enter_graceful_shutdown())
+            else:
+                self.core.retire(stays=stays)
+                self._say_whether_it_serves()
+
+        self.call(follow)
 
     @property
     def episodes_open(self) -> int:
@@ -298,7 +305,11 @@ class ServingLoop:
 
     def _hold(self, *, is_held: bool) -> None:
         self.core.hold_starts(ending_error(is_final=False) if is_held else None)
-        says = health_pb2.HealthCheckResponse.NOT_SERVING if is_held else health_pb2.HealthCheckResponse.SERVING
+        self._say_whether_it_serves()
+
+    def _say_whether_it_serves(self) -> None:
+        is_serving = self.core.drain_error is None
+        says = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for servicer in self._health:
             for name in ("", SERVICE_NAME):
                 self._loop.create_task(servicer.set(name, says))
