@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
-from policyserver.server.daemon.served_state import SERVED_FILE
+from policyserver.server.daemon.served_state import SERVED_FILE, of_serving
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -38,6 +38,11 @@ class RollBack:
     """What the serving actors said."""
     result: Checkpoint | None = None
     """The new checkpoint, which a start goes on from; None while it could not be written."""
+
+    @property
+    def served_version(self) -> int:
+        """Policy version under which the actors serve it: the highest that one of them answered with."""
+        return max([self.weights_seq_no, *(actor.weights_seq_no for actor in self.actors)])
 
 
 class RollBackUnderWayError(RuntimeError):
@@ -76,6 +81,14 @@ def follow(algorithm: Algorithm, order: RollBack, weights_seq_no: int, *, keep_r
     restore_under(algorithm, order.result or order.source, weights_seq_no)
     if not keep_replay and algorithm.local_replay_buffer is not None:
         algorithm.local_replay_buffer = algorithm._create_local_replay_buffer_if_necessary(algorithm.config)
+
+
+def count_from(algorithm: Algorithm, lineage: int) -> None:
+    """Give the env runners the learner's weights with a lineage, from which on RLlib's states count again."""
+    state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"] | {"lineage": lineage}
+    if algorithm.config.num_env_runners and algorithm.env_runner is not None:
+        algorithm.env_runner.set_state(state)
+    of_serving(algorithm, lambda runner: runner.set_state(state))
 
 
 def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: int) -> None:
