@@ -21,6 +21,7 @@ from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutEr
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning_guard import LearningGuard
 from policyserver.server.daemon.roll_back import (
+    NotWrittenError,
     RollBack,
     RollBackUnderWayError,
     check_served,
@@ -325,8 +326,8 @@ class Learning:
 
         Raises:
             RollBackUnderWayError: To another checkpoint.
-            CheckpointError: It is not there or can't be used, and nothing has changed; or (with `RollBack.result` None) it is served, and
-                could not be written as the newest one.
+            NotWrittenError: It is served, and could not be written as the newest one.
+            CheckpointError: It is not there or can't be used, and nothing has changed.
         """
         number = wanted if isinstance(wanted, int) else wanted.number
         path = None if isinstance(wanted, int) else wanted.path
@@ -357,10 +358,7 @@ class Learning:
             order.result = self._checkpoints.copy(source, progress, order.lineage)
             self._metrics.saved(order.result)
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{source.path} is served as policy version {version} and the learner follows, but it could not be written as the newest "
-                f"checkpoint: {error}; make room, then save"
-            ) from error.__cause__
+            raise NotWrittenError(order, error) from error.__cause__
         finally:
             order.is_served.set()
         logger.info(

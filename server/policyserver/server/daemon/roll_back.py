@@ -49,6 +49,18 @@ class RollBackUnderWayError(RuntimeError):
     """Another roll-back is under way."""
 
 
+class NotWrittenError(CheckpointError):
+    """The roll-back is served and the learner follows, but it could not be written as the newest checkpoint."""
+
+    def __init__(self, order: RollBack, error: CheckpointError) -> None:
+        """Say so of a roll-back, and why."""
+        super().__init__(
+            f"{order.source.path} is served as policy version {order.served_version} and the learner follows, but it could not be written as "
+            f"the newest checkpoint: {error}; make room, then save"
+        )
+        self.order = order
+
+
 def state_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Read what is served from a checkpoint, which must be known to be whole and ours.
 
