@@ -55,8 +55,8 @@ class NotWrittenError(CheckpointError):
     def __init__(self, order: RollBack, error: CheckpointError) -> None:
         """Say so of a roll-back, and why."""
         super().__init__(
-            f"{order.source.path} is served as policy version {order.served_version} and the learner follows, but it could not be written as "
-            f"the newest checkpoint: {error}; make room, then save"
+            f"{order.source.path} is served as policy version {order.served_version} and the learner follows, but it could not be written "
+            f"as the newest checkpoint: {error}; make room, then save"
         )
         self.order = order
 
