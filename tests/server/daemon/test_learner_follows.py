@@ -45,6 +45,9 @@ class Group:
         answer = call(self.one, **more)
         return [SimpleNamespace(ok=True, get=lambda: answer)]
 
+    def __len__(self) -> int:
+        return 0
+
     def get_state(self, **_: Any) -> dict[str, Any]:
         return {"learner": {"rl_module": WEIGHTS, "weights_seq_no": self.one._weights_seq_no}}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.learner_calls import of_learners
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def check_served(order: RollBack) -> None:
 
 def follow(algorithm: Algorithm, order: RollBack, weights_seq_no: int, *, keep_replay: bool) -> None:
     """Have the learner go on from where the actors are. What it learned since then is gone, and what it was about to push, too."""
-    algorithm.learner_group.foreach_learner(_settle)
+    of_learners(algorithm.learner_group, _settle)
     restore_under(algorithm, order.result or order.source, weights_seq_no)
     if not keep_replay and algorithm.local_replay_buffer is not None:
         algorithm.local_replay_buffer = algorithm._create_local_replay_buffer_if_necessary(algorithm.config)
@@ -106,7 +107,7 @@ def count_from(algorithm: Algorithm, lineage: int) -> None:
 def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: int) -> None:
     """Restore a checkpoint's learner, filters and counters, under a policy version that may be higher than the one it was made with."""
     algorithm.restore_from_path(str(checkpoint.path))
-    algorithm.learner_group.foreach_learner(_take_version, weights_seq_no=weights_seq_no)
+    of_learners(algorithm.learner_group, _take_version, weights_seq_no=weights_seq_no)
 
 
 def learner_version(algorithm: Algorithm) -> int:
