@@ -265,7 +265,7 @@ def saved(server: Server) -> tuple[int, float]:
     return number, log_prob
 
 
-@pytest.mark.parametrize("when", ["idle", "busy", "updating", "paused"])
+@pytest.mark.parametrize("when", ["idle", "busy", "paused"])
 def test_a_roll_back_is_served_at_once_under_a_new_version_and_learning_goes_on_from_it(
     server: Server, saved: tuple[int, float], when: str
 ) -> None:
@@ -273,9 +273,6 @@ def test_a_roll_back_is_served_at_once_under_a_new_version_and_learning_goes_on_
     with Players(server.address, threads=64):
         server.has_iterated(3)
         if when == "busy":
-            answer, seconds = roll_back_while_asked(server, number, expected)
-        elif when == "updating":
-            server.when(lambda status: status["learning"] == "updating", "an update")
             answer, seconds = roll_back_while_asked(server, number, expected)
         elif when == "paused":
             server.answer("pause")
@@ -300,6 +297,44 @@ def test_a_roll_back_is_served_at_once_under_a_new_version_and_learning_goes_on_
     assert later["weights_seq_no"] > answer["weights_seq_no"]
     assert ("RollBack", "local", f"number={number}", None) in server.events()
     assert "Traceback" not in server.daemon.text()
+
+
+@pytest.mark.parametrize("call", ["rollback", "promote"])
+def test_a_roll_back_in_the_middle_of_an_update_is_served_at_once_and_the_update_is_discarded(
+    server: Server, saved: tuple[int, float], call: str
+) -> None:
+    number, expected = saved
+    target = str(number)
+    if call == "promote":
+        target = server.answer("load", target, "--name", "saved")["policy"]["name"]
+    with Players(server.address, threads=64):
+        for _ in range(20):
+            with Asker(server.address) as asker:
+                wait_until(lambda: len(asker.answers) > 3, "answers")
+                before = server.when(lambda status: status["learning"] == "updating", "an update")
+                begun = time.monotonic()
+                answer = server.answer(call, target)
+                during = server.status()
+                server.answer("pause")  # which the main thread answers once it has followed
+            if (during["learning"], during["rolling_back_to"]) == ("updating", number):
+                break
+            server.answer("resume")
+            server.has_iterated(1)
+    assert (during["learning"], during["rolling_back_to"]) == ("updating", number), "the update still runs when the roll-back is served"
+    by_it = [(at, log_prob) for at, acted, log_prob in asker.answers if acted == answer["weights_seq_no"]]
+    np.testing.assert_allclose([log_prob for _, log_prob in by_it], expected, atol=1e-5)
+    assert by_it[0][0] - begun < 1.0
+    after = server.status()
+    assert after["rolling_back_to"] is None
+    counted = ("iteration", "steps_total", "learner_updates")
+    assert [after[name] for name in counted] == [before[name] for name in counted], "neither falls nor counts what is discarded"
+    assert after["weights_seq_no"] == answer["weights_seq_no"] > before["weights_seq_no"]
+    assert server.answer("save")["checkpoint"]["weights_sha256"] == manifest(server, number)["weights_sha256"]
+    assert "its steps and its update are discarded" in server.daemon.text()
+    server.answer("resume")
+    with Players(server.address):
+        later = server.has_iterated(1)
+    assert later["steps_total"] > after["steps_total"]
 
 
 def test_what_was_rolled_back_does_not_come_back_with_the_next_update(server: Server, saved: tuple[int, float]) -> None:

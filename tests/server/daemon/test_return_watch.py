@@ -11,8 +11,9 @@ import pytest
 
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.daemon import return_watch
-from policyserver.server.daemon.checkpoints import Checkpoint
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.return_watch import ReturnWatch
+from policyserver.server.daemon.roll_back import NotWrittenError, RollBack
 from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.processes.training_report import Progress
 
@@ -28,6 +29,7 @@ class Learner:
         self.held: list[int] = []
         self.saved: list[Future[tuple[Checkpoint, int, float]]] = []
         self.rolled_back: list[int] = []
+        self.is_full = False
         self.told: list[str] = []
         self.guard = SimpleNamespace(tell_of_return=lambda what, *_: self.told.append(what))
 
@@ -43,11 +45,14 @@ class Learner:
     def release(self, checkpoint: Checkpoint) -> None:
         self.held.remove(checkpoint.number)
 
-    def roll_back(self, number: int, served_version: int) -> Any:
+    def roll_back(self, number: int, served_version: int) -> RollBack:
         self.rolled_back.append(number)
         self.newest_lineage += 1
         self.newest_version = served_version + 1
-        return SimpleNamespace(weights_seq_no=self.newest_version, actors=(), lineage=self.newest_lineage)
+        order = RollBack(Checkpoint(Path(f"checkpoint-{number:08d}"), Progress()), self.newest_version, self.newest_lineage)
+        if self.is_full:
+            raise NotWrittenError(order, CheckpointError("No space left on device"))
+        return order
 
 
 class Watched:
@@ -62,7 +67,8 @@ class Watched:
         """Have some episodes end by the newest version, their returns a little apart."""
         whole = {"ended": "terminated", "explored": True, "trained": True, "given": 0, "weights_seq_no": self.learner.newest_version}
         rows = {name: [value] * episodes for name, value in (whole | columns).items()}
-        self.watch.report(ServingReport({}, {"return": [returned + 0.01 * number for number in range(episodes)], **rows}))
+        counters = {"weights_seq_no": self.learner.newest_version}
+        self.watch.report(ServingReport(counters, {"return": [returned + 0.01 * number for number in range(episodes)], **rows}))
         self.learner.newest_version += 1
 
     def with_incumbent(self, returned: float) -> None:
@@ -126,3 +132,32 @@ def test_other_episodes_are_not_compared(other: dict[str, Any]) -> None:
     assert watched.learner.rolled_back == []
     watched.play(0.0)
     assert watched.learner.rolled_back == [1]
+
+
+def test_on_a_full_disk_it_goes_back_tells_it_and_counts_on(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    watched.learner.is_full = True
+    watched.learner.guard.tell_of_return = lambda what, checkpoint, version, in_a_row: watched.learner.told.append(f"{version}: {in_a_row}")
+    watched.with_incumbent(5.0)
+    watched.play(0.0)
+    watched.play(5.0)
+    watched.play(0.0)
+    assert watched.learner.rolled_back == [1, 1], "the incumbent stands and is measured again"
+    assert [told.split(": ")[1] for told in watched.learner.told] == ["1", "2"]
+    assert "served as policy version" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert watched.learner.held == [1]
+
+
+def test_it_goes_back_also_where_the_episodes_that_ended_last_are_not_compared() -> None:
+    watched = Watched()
+    watched.play(5.0)
+    watched.learner.has_saved()
+    version = watched.learner.newest_version
+    both = [5.0 + 0.01 * number for number in range(EPISODES)] + [0.01 * number for number in range(EPISODES)]
+    rows = {"ended": "terminated", "explored": True, "trained": True, "given": 0, "weights_seq_no": version}
+    watched.watch.report(ServingReport({}, {"return": both, **{name: [value] * len(both) for name, value in rows.items()}}))
+    watched.learner.newest_version = version + 4
+    watched.play(0.0, 3, explored=False)
+    assert watched.learner.rolled_back == [1]
+    assert watched.learner.newest_version == version + 6, "higher than the one that is served, and an update since"

@@ -6,10 +6,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import EPISODE
 from policyserver.monitoring.sink import MultiSink
 from policyserver.server.daemon.serving_watch import INTERVAL_S, ServingWatch
 from policyserver.server.processes.serving_report import ServingReport
@@ -121,3 +124,28 @@ def test_an_update_does_not_wait_for_a_look_that_fails_or_for_one_after_the_end(
     watching.close()
     watching.look()
     assert watching.wait_looked(10.0)
+
+
+def test_a_judge_that_fails_takes_no_episode_of_any_process_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    columns: dict[str, list[Any]] = {
+        "client": ["stream:one"], "records_in": [()], "episode": ["1"], "return": [5.0], "length": [10], "seconds": [0.5],
+        "weights_seq_no": [3], "trained": [True], "given": [0], "overridden": [0], "ended": ["terminated"], "explored": [True],
+        "decided_by": ["live"], "greedy": [False],
+    }  # fmt: skip
+    reports = [ServingReport({"boot_id": boot * 16}, columns) for boot in "ab"]
+    judged: list[ServingReport] = []
+    rounds: list[int] = []
+    written: list[Points] = []
+
+    def judge(report: ServingReport) -> None:
+        judged.append(report)
+        raise ValueError("a judge's own fault")
+
+    sink: Any = SimpleNamespace(write=written.append)
+    tags = {"run": "r", "policy": "PPO", "worker": "w"}
+    with contextlib.closing(ServingWatch(lambda *_: reports, sink, tags, judge, rounds.append)) as watching:
+        assert watching.wait_looked(10.0)
+        assert judged[:2] == reports
+        assert rounds[0] == 2
+        assert [points.measurement for points in written].count(EPISODE.name) >= 2
+    assert caplog.text.count("a judge's own fault") == 1, "told once"

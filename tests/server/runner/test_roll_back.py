@@ -123,3 +123,33 @@ def test_a_restarted_instance_that_is_offered_a_roll_back_takes_rllibs_weights_f
     assert (served(runner), runner.weights_seq_no) == (expected, 8)
     runner.set_state(pushed(weights_of(runner, 2.0), 9, **{LINEAGE: 1}))
     assert runner.weights_seq_no == 9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lineage", [1, 2], ids=["its own", "a later one"])
+def test_an_order_that_comes_after_the_learner_followed_changes_nothing(runner: ExternalEnvRunner, lineage: int) -> None:
+    state = saved_state(runner, 1)
+    runner.set_state(pushed(weights_of(runner, 3.0), 7))
+    runner.set_state(pushed(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID], 8, **{LINEAGE: lineage}))
+    runner.set_state(pushed(weights_of(runner, 2.0), 9))
+    play(runner, 9)
+    expected = served(runner)
+    done = runner.roll_back(({**state, WEIGHTS_SEQ_NO: 8}, True))
+    assert (done.weights_seq_no, done.weights_sha256, done.steps_dropped) == (9, expected, 0)
+    assert (served(runner), play(runner, 1)) == (expected, 9)
+    later = weights_of(runner, 1.5)
+    runner.set_state(pushed(later, 10))
+    assert (served(runner), runner.weights_seq_no) == (sha256_of_weights(later), 10), "what the learner pushes is not late"
+
+
+@pytest.mark.long
+def test_an_order_to_an_instance_that_was_restarted_with_its_state_does_not_raise_the_version(runner: ExternalEnvRunner) -> None:
+    state, expected = saved_state(runner, 1), served(runner)
+    runner.revive({**state, WEIGHTS_SEQ_NO: 8, ROLLED_BACK: True})
+    done = runner.roll_back(({**state, WEIGHTS_SEQ_NO: 8}, True))
+    assert (done.weights_seq_no, done.weights_sha256) == (8, expected)
+    runner.set_state(pushed(weights_of(runner, 3.0), 9))
+    assert runner.weights_seq_no == 8, "the learner has not followed"
+    runner.set_state(pushed(weights_of(runner, 1.0), 8, **{LINEAGE: 1}))
+    runner.set_state(pushed(weights_of(runner, 2.0), 9))
+    assert runner.weights_seq_no == 9

@@ -118,7 +118,7 @@ class AdminAnswers(ServingAnswers):
         done.is_served.wait()
         return pb.RollBackResponse(
             checkpoint=info_of(done.result) if done.result is not None else None,
-            weights_seq_no=max([done.weights_seq_no, *(actor.weights_seq_no for actor in done.actors)]),
+            weights_seq_no=done.served_version,
             actors=len(done.actors),
             weights_sha256=done.actors[0].weights_sha256 if done.actors else "",
             steps_dropped=sum(actor.steps_dropped for actor in done.actors),

@@ -21,9 +21,11 @@ from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutEr
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning_guard import LearningGuard
 from policyserver.server.daemon.roll_back import (
+    NotWrittenError,
     RollBack,
     RollBackUnderWayError,
     check_served,
+    count_from,
     follow,
     learner_version,
     restore_under,
@@ -46,8 +48,6 @@ _IDLE_PAUSE_S = 0.5
 _ACTOR_ABSENCE_S = 300.0
 """How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
 times the load that the processors can bear is more than a minute."""
-
-
 _ROLL_BACK_S = 5.0
 """Longest time that serving actors are given to serve a checkpoint. It takes them milliseconds."""
 
@@ -170,6 +170,8 @@ class Learning:
             begun = clock_s()
             try:
                 self._safe_point.pass_by()
+                if (order := self.rolling_back) is not None:  # the learner could not follow it, or it has begun just now
+                    self._follow(order)
                 self._iterated_lineage = self.lineage
                 report = self._iterate()
                 signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
@@ -324,8 +326,8 @@ class Learning:
 
         Raises:
             RollBackUnderWayError: To another checkpoint.
-            CheckpointError: It is not there or can't be used, and nothing has changed; or (with `RollBack.result` None) it is served, and
-                could not be written as the newest one.
+            NotWrittenError: It is served, and could not be written as the newest one.
+            CheckpointError: It is not there or can't be used, and nothing has changed.
         """
         number = wanted if isinstance(wanted, int) else wanted.number
         path = None if isinstance(wanted, int) else wanted.path
@@ -356,10 +358,7 @@ class Learning:
             order.result = self._checkpoints.copy(source, progress, order.lineage)
             self._metrics.saved(order.result)
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{source.path} is served as policy version {version} and the learner follows, but it could not be written as the newest "
-                f"checkpoint: {error}; make room, then save"
-            ) from error.__cause__
+            raise NotWrittenError(order, error) from error.__cause__
         finally:
             order.is_served.set()
         logger.info(
@@ -369,25 +368,31 @@ class Learning:
         return order
 
     def _follow(self, order: RollBack) -> None:
-        """Have the learner go on from where the actors are; its iteration is left afterwards."""
+        """Have the learner go on from where the actors are, unless it does; the iteration is left and tries again where that fails.
+
+        Raises:
+            DaemonError: The learner could not follow.
+        """
+        if self.rolling_back is not order:
+            return
         order.is_served.wait()
-        served = [actor.weights_seq_no for actor in order.actors]
-        version = max([order.weights_seq_no, *served])
+        version = order.served_version
         try:
-            follow(self._algorithm, order, version, keep_replay=self._config.rollback.keep_replay)
+            self._restore(order, version)
         except Exception as error:
-            raise DaemonError(f"the learner could not follow a roll-back to {order.source.path}: {error!r}") from error
+            self.last_failure = f"the learner could not follow a roll-back to {order.source.path}: {error!r}"
+            logger.exception("%s", self.last_failure)
+            raise DaemonError(self.last_failure) from error
+        logger.info("the learner goes on from %s as policy version %d", order.source.path, version)
+        if order.result is None:
+            self._try_to_save()
+
+    def _restore(self, order: RollBack, version: int) -> None:
+        follow(self._algorithm, order, version, keep_replay=self._config.rollback.keep_replay)
         self.progress = dataclasses.replace(self.progress, weights_seq_no=version)
         self.lineage, self.restored_from = order.lineage, order.source.number
-        state = self._algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"]
-        state |= {"lineage": order.lineage}
-        if self._algorithm.config.num_env_runners and self._algorithm.env_runner is not None:
-            self._algorithm.env_runner.set_state(state)
-        of_serving(self._algorithm, lambda runner: runner.set_state(state))
+        count_from(self._algorithm, order.lineage)
         self._offer_state()
         self._checkpoints.use(order.source.number, used=False)
         self.saved = order.result or self.saved
         self.rolling_back = None
-        logger.info("the learner goes on from %s as policy version %d", order.source.path, version)
-        if order.result is None:
-            self._try_to_save()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from policyserver.monitoring.reports import control_point
 from policyserver.monitoring.sink import MultiSink, Sink
+from policyserver.monitoring.trouble import Trouble
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.learner_calls import of_learners
 from policyserver.server.guard.findings import ADVICE, RETURN, RefusedUpdate, of_all_learners
 from policyserver.server.guard.quarantine import Quarantine
 
@@ -27,7 +29,11 @@ class LearningGuard:
     """What the daemon knows of the guard. Methods belong to the main thread, but for one; the attributes are read from any thread."""
 
     def __init__(self, config: ServerConfig, learners: LearnerGroup, metrics: DaemonMetrics, pause: Callable[[bool], None]) -> None:
-        """Have all learners guarded; `pause` pauses learning."""
+        """Have all learners guarded; `pause` pauses learning.
+
+        Raises:
+            LearnerCallError: One could not be guarded.
+        """
         from policyserver.server.guard import update_guard  # with torch, which a start that is refused does without
 
         self._config = config.guard
@@ -39,12 +45,13 @@ class LearningGuard:
         self._sink: Sink = MultiSink()
         self._tags: Mapping[str, str] = {}
         self._lock = threading.Lock()
+        self._trouble = Trouble(logger, "the guard on learning")
         self.fired = 0
         """How many times it fired since the server began."""
         self.newest = ""
         """What it found the last time; empty before the first."""
         if self._config.enabled:
-            learners.foreach_learner(update_guard.install, config=self._config)
+            of_learners(learners, update_guard.install, config=self._config)
 
     @property
     def has_paused(self) -> bool:
@@ -58,9 +65,14 @@ class LearningGuard:
     def look(self, *, after_iteration: bool = False) -> None:
         """Take what the guards found. Learners in other processes are asked only after an iteration, for they answer one call at a time."""
         if self._config.enabled and (after_iteration or self._learners.is_local):
-            answers = self._learners.foreach_learner(self._take)
+            answers = list(self._learners.foreach_learner(self._take))
             for finding in of_all_learners([answer.get() for answer in answers if answer.ok]):
                 self._tell_of_update(finding)
+            failures = [answer.get() for answer in answers if not answer.ok]
+            for error in failures:
+                self._trouble.occurred(type(error).__name__, f"a learner does not say which updates it has undone: {error!r}")
+            if not failures:
+                self._trouble.is_over("all learners answer again")
 
     def tell_of_return(self, what: str, checkpoint: int, weights_seq_no: int, in_a_row: int) -> None:
         """Tell that the server went back to a checkpoint for its return, served under a policy version. From any thread."""

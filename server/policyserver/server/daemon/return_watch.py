@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.learning import Learning
-from policyserver.server.daemon.roll_back import RollBackUnderWayError
+from policyserver.server.daemon.roll_back import NotWrittenError, RollBackUnderWayError
 from policyserver.server.guard.return_judge import ReturnJudge, ReturnVerdict
 from policyserver.server.processes.serving_report import ServingReport
 
@@ -63,7 +63,8 @@ class ReturnWatch:
         elif verdict is ReturnVerdict.KEEP:
             self._release_next()
         elif verdict is ReturnVerdict.ROLL_BACK:
-            self._roll_back(max(version for _, version in episodes))
+            # the episodes that were compared may all have come with earlier reports
+            self._roll_back(max([int(report.counters["weights_seq_no"]), *(version for _, version in episodes)]))
 
     def _take_saved(self) -> None:
         if self._saving is None or not self._saving.done():
@@ -112,11 +113,14 @@ class ReturnWatch:
         )
         try:
             order = self._learning.roll_back(incumbent.number, served_version)
+        except NotWrittenError as error:
+            logger.warning("the guard on the return: %s", error)
+            order = error.order
         except (CheckpointError, RollBackUnderWayError) as error:
             logger.warning("the guard on the return could not go back to checkpoint %d: %s", incumbent.number, error)
             judge.forget()
             return
-        version = max([order.weights_seq_no, *(actor.weights_seq_no for actor in order.actors)])
+        version = order.served_version
         self._lineage = order.lineage
         self._discard_saved()
         self._next = incumbent

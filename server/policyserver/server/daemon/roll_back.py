@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.learner_calls import of_learners
 from policyserver.server.daemon.learning_rates import take_configured_rates
-from policyserver.server.daemon.served_state import SERVED_FILE
+from policyserver.server.daemon.served_state import SERVED_FILE, of_serving
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -40,9 +41,26 @@ class RollBack:
     result: Checkpoint | None = None
     """The new checkpoint, which a start goes on from; None while it could not be written."""
 
+    @property
+    def served_version(self) -> int:
+        """Policy version under which the actors serve it: the highest that one of them answered with."""
+        return max([self.weights_seq_no, *(actor.weights_seq_no for actor in self.actors)])
+
 
 class RollBackUnderWayError(RuntimeError):
     """Another roll-back is under way."""
+
+
+class NotWrittenError(CheckpointError):
+    """The roll-back is served and the learner follows, but it could not be written as the newest checkpoint."""
+
+    def __init__(self, order: RollBack, error: CheckpointError) -> None:
+        """Say so of a roll-back, and why."""
+        super().__init__(
+            f"{order.source.path} is served as policy version {order.served_version} and the learner follows, but it could not be written "
+            f"as the newest checkpoint: {error}; make room, then save"
+        )
+        self.order = order
 
 
 def state_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -73,10 +91,18 @@ def check_served(order: RollBack) -> None:
 
 def follow(algorithm: Algorithm, order: RollBack, weights_seq_no: int, *, keep_replay: bool) -> None:
     """Have the learner go on from where the actors are. What it learned since then is gone, and what it was about to push, too."""
-    algorithm.learner_group.foreach_learner(_settle)
+    of_learners(algorithm.learner_group, _settle)
     restore_under(algorithm, order.result or order.source, weights_seq_no)
     if not keep_replay and algorithm.local_replay_buffer is not None:
         algorithm.local_replay_buffer = algorithm._create_local_replay_buffer_if_necessary(algorithm.config)
+
+
+def count_from(algorithm: Algorithm, lineage: int) -> None:
+    """Give the env runners the learner's weights with a lineage, from which on RLlib's states count again."""
+    state = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)["learner"] | {"lineage": lineage}
+    if algorithm.config.num_env_runners and algorithm.env_runner is not None:
+        algorithm.env_runner.set_state(state)
+    of_serving(algorithm, lambda runner: runner.set_state(state))
 
 
 def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: int) -> None:
@@ -85,8 +111,8 @@ def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: 
     The learning rate is that of the configuration.
     """
     algorithm.restore_from_path(str(checkpoint.path))
-    algorithm.learner_group.foreach_learner(take_configured_rates, steps_total=checkpoint.progress.steps_total)
-    algorithm.learner_group.foreach_learner(_take_version, weights_seq_no=weights_seq_no)
+    of_learners(algorithm.learner_group, take_configured_rates, steps_total=checkpoint.progress.steps_total)
+    of_learners(algorithm.learner_group, _take_version, weights_seq_no=weights_seq_no)
 
 
 def learner_version(algorithm: Algorithm) -> int:

@@ -5,6 +5,7 @@ What judges the episodes may have the processes asked at once, too, as for each 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -47,7 +48,7 @@ class ServingWatch:
             ask: Called by the thread alone.
             sink: Gets a point of each serving process.
             tags: Of the run and its policy.
-            on_report: Called with each report.
+            on_report: Called with each report; what it raises is logged.
             after_round: Called once a second with the number of processes that have answered.
         """
         self._ask = ask
@@ -55,7 +56,7 @@ class ServingWatch:
         self._sink = sink
         self._tags = dict(tags)
         self._episodes = [ServedEpisodes(each, tags) for each in (sink.sinks if isinstance(sink, MultiSink) else (sink,))]
-        self._trouble = Trouble(logger, "how serving goes")
+        self._trouble, self._unused = Trouble(logger, "how serving goes"), Trouble(logger, "reports of the serving processes")
         self.newest: list[Mapping[str, Any]] = []
         """The counters that the serving processes answered last, one entry for each that did; from any thread."""
         self._is_closing = False
@@ -110,13 +111,28 @@ class ServingWatch:
     def _ask_all(self, *, is_regular: bool) -> None:
         reports = self._ask(INTERVAL_S, self._record_episodes)
         self.newest = [report.counters for report in reports]
+        users: list[Callable[[], None]] = [functools.partial(self._on_report, report) for report in reports]
         if is_regular:
-            self._after_round(len(reports))
+            users.insert(0, functools.partial(self._after_round, len(reports)))
+        self._call_all(users)  # first: an update may wait for what this leads to
         for report in reports:
-            self._on_report(report)
             if is_regular:
                 self._sink.write(serving_point(self._tags, report.counters))
             self._record_episodes(report)
+
+    def _call_all(self, users: Sequence[Callable[[], None]]) -> None:
+        """Have the reports used; what fails takes neither the other reports with it nor what is recorded."""
+        failure: Exception | None = None
+        for use in users:
+            try:
+                use()
+            except Exception as error:
+                logger.debug("a report could not be used", exc_info=True)
+                failure = error
+        if failure is None:
+            self._unused.is_over("used again")
+        else:
+            self._unused.occurred(type(failure).__name__, f"not used, recording on: {failure!r}")
 
     def _record_episodes(self, report: ServingReport) -> None:
         """Write the episodes of an answer; one that comes too late for its counters still brings them."""

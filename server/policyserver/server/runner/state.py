@@ -123,6 +123,8 @@ class RunnerState(Checkpointable):
     def roll_back(self, order: tuple[dict[str, Any], bool]) -> RolledBack:
         """Serve an earlier state at once, in a serving instance, and take what RLlib sends for late until it has that state, too.
 
+        An order changes nothing if its state is served already: this instance hung until RLlib brought it, or was restarted with it.
+
         Args:
             order: The state, under a version and a lineage of its own, and whether recorded steps are dropped.
         """
@@ -131,6 +133,8 @@ class RunnerState(Checkpointable):
         assert loop is not None
         assert policy is not None
         with self._state_lock:
+            if state[LINEAGE] <= self._lineage:
+                return RolledBack(self._weights_seq_no, sha256_of_weights(self.module.state_dict()), 0)
             version = max(int(state[WEIGHTS_SEQ_NO]), self._weights_seq_no + 1)
             self._note_lineage({**state, WEIGHTS_SEQ_NO: version}, is_ahead=True)
             self.module.set_state(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
