@@ -104,8 +104,8 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Gu
     served: dict[int, set[float]] = {}
     for _, version, log_prob in asker.answers:
         assert math.isfinite(log_prob)
-        served.setdefault(version, set()).add(round(log_prob, 5))
-    assert all(len(answers) == 1 for answers in served.values()), served
+        served.setdefault(version, set()).add(log_prob)
+    assert all(max(answers) - min(answers) < 3e-5 for answers in served.values()), served  # batches of other sizes round otherwise
     wait_until(lambda: len(of_guard(server)) >= fired + 3, "the record of it")
     events = of_guard(server)
     undone = sorted(version for call, _, version in events if call == "UndoUpdate")

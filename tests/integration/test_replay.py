@@ -169,7 +169,7 @@ def test_a_resumed_demo_is_replayed_part_by_part(tmp_path: Path) -> None:
             DemoConfig(steps=3_000, runs=tmp_path, resume=resume, json=tmp_path / "summary.json"), io.StringIO(), StopSignals()
         )
         steps[name] = result.summary.steps
-        assert result.summary.events_recorded > 50
+        assert result.summary.events_recorded > 40
         assert (tmp_path / "summary.json").read_text() == (result.folder / "summary.json").read_text()
     replayed = replay(result.folder)
     assert replayed.status == 0, replayed.out + replayed.err

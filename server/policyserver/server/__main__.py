@@ -190,13 +190,15 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate_command.add_options(commands.add_parser("evaluate", help=text, description=text))
     text = "write a trained policy to a file, to act without a server"
     command = commands.add_parser("export", help=text, description=text)
-    command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
+    command.add_argument("--run_folder", "--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run")
     command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
     command.add_argument("--to", type=Path, metavar="FILE", required=True, help="file to write: NAME.npz, for a LocalPolicy, or NAME.onnx")
     text = "learn again from a batch that the guard on learning has kept, without a server, and print what the guard says of it"
     command = commands.add_parser("replay-update", help=text, description=text)
     command.add_argument("file", type=Path, metavar="FILE", help="file of the folder `quarantine` of a run")
-    command.add_argument("--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run; nothing in it is changed")
+    command.add_argument(
+        "--run_folder", "--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run; nothing in it is changed"
+    )
     command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
     text = "ask a running server how it is, and steer it"
     ctl.add_actions(commands.add_parser("ctl", help=text, description=text))

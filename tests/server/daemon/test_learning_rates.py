@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -9,13 +11,13 @@ from ray.rllib.core import COMPONENT_OPTIMIZER
 
 from policyserver.server.daemon.learning_rates import take_configured_rates
 
-SPACES = gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2)
+SPACES: tuple[gym.Space[Any], gym.Space[Any]] = gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("rate", "expected"), [(1e-3, 1e-3), ([[0, 1e-3], [1000, 0.0]], 5e-4)], ids=["constant", "schedule"])
 def test_a_rate_that_was_changed_before_a_restart_holds_for_the_first_update(rate: object, expected: float) -> None:
-    def learner_of(learning_rate: object) -> object:
+    def learner_of(learning_rate: object) -> Any:
         config = PPOConfig().environment(observation_space=SPACES[0], action_space=SPACES[1]).training(lr=learning_rate)
         learner = config.build_learner(spaces={"default_policy": SPACES})
         learner.build()
