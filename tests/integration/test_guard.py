@@ -112,9 +112,11 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Gu
     assert len(undone) == fired
     for version in undone:
         if {version, version - 1} <= served.keys():
-            assert served[version] == served[version - 1], f"version {version} is the policy before it"
+            assert max(served[version] | served[version - 1]) - min(served[version] | served[version - 1]) < 3e-5, (
+                f"version {version} is the policy before it"
+            )
     assert sum({version, version - 1} <= served.keys() for version in undone) >= 3
-    assert len({tuple(answers) for answers in served.values()}) >= 6, "it learned on"
+    assert len({round(min(answers), 3) for answers in served.values()}) >= 6, "it learned on"
     assert [call for call, _, _ in events].count("PauseLearning") == 3
     assert all("look at the connectors" in request for call, request, _ in events if call == "UndoUpdate" and "/rewards:" in request)
     kept = sorted((server.run_folder / "quarantine").iterdir())
