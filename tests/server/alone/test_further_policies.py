@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_net_is_refused_before_the_start(tmp_path: Path)
     options = ["--config", str(config.run_folder / "server.toml"), "--learner.enabled", "false", "--listen.address", address]
     options += ["--policies.load", f'{{wider = "{tmp_path}/wider/checkpoints/checkpoint-00000001"}}']
     ended = run_here("policy-server", "serve", *options)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "policies.load.wider: " in ended.stderr
     assert "made with algorithm.rl_module.model_config.fcnet_hiddens = [8], but the configuration says [16]" in ended.stderr
 

@@ -58,7 +58,18 @@ def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
         "admin": functools.partial(network_access, config.admin, config.listen),
         **{key: functools.partial(page.token, key, "listen.") for key, page in pages.items() if page is not None},
         **{setting: functools.partial(_check_folder, folder, setting) for setting, folder in folders(config).items()},
+        **{f"policies.load.{name}": functools.partial(_check_policy, config, name) for name in config.policies.load},
     }
+
+
+def _check_policy(config: ServerConfig, name: str) -> None:
+    """Refuse a checkpoint that is not there, or not whole: it would be found after Ray's start."""
+    named = config.policies.load[name]
+    with naming_setting(f"policies.load.{name}", CheckpointError):
+        if isinstance(named, int):
+            checkpoint_folder(config, claim=False).whole(named)
+        else:
+            checkpoint_at(config, Path(named))
 
 
 def check_all(config: ServerConfig) -> None:

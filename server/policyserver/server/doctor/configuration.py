@@ -41,9 +41,13 @@ _ADVICE = {
     "recording.page": _CERTIFICATES,
     "recording.metrics": _CERTIFICATES,
 }
+_POLICIES = "policies.load."
 _ALGORITHM_ADVICE = "correct the [algorithm] and [spaces] tables: the message names the key"
 _IN_USE_ADVICE = "end the server that has it (`policy-server ctl drain`), or choose another run_folder"
 _FOLDER_ADVICE = "name a folder that this user can write, or let it: `chown`, or `chmod u+rwx`"
+_POLICY_ADVICE = (
+    "name a checkpoint that is there (`policy-server ctl checkpoints`, or the run's folder `checkpoints`), or take the policy out"
+)
 _PORT_ADVICE = "choose another port, or end what has it: `ss -ltnp` names it, and a server of this run ends by `policy-server ctl drain`"
 
 
@@ -51,7 +55,12 @@ def checks(config: ServerConfig, checkpoint: Path | None) -> list[Check]:
     """List what to look at, in the order of a start; `checkpoint` is what a server without a learner is to serve."""
     learns = config.learner.enabled
     of_settings = [
-        Check(name, partial(_described, config, name, look), _ADVICE.get(name, _FOLDER_ADVICE)) for name, look in looks(config).items()
+        Check(
+            name,
+            partial(_described, config, name, look),
+            _POLICY_ADVICE if name.startswith(_POLICIES) else _ADVICE.get(name, _FOLDER_ADVICE),
+        )
+        for name, look in looks(config).items()
     ]
     stored = (
         [Check("store", partial(_store, config), "move the file elsewhere, and a start makes a new one")]
@@ -87,6 +96,8 @@ def _described(config: ServerConfig, name: str, look: Callable[[], object]) -> s
             return f"{config.spaces.observation_space} -> {config.spaces.action_space}"
         case "recording.page" | "recording.metrics":
             return "TLS, and a token" if found else "for this machine alone"
+    if name.startswith(_POLICIES):
+        return f"checkpoint {config.policies.load[name.removeprefix(_POLICIES)]} is whole"
     return f"{folders(config)[name].absolute()} can be written"
 
 
