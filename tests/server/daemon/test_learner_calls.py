@@ -16,6 +16,7 @@ from policyserver.server.daemon.learner_calls import LearnerCallError, of_learne
 from policyserver.server.daemon.learning_guard import LearningGuard
 from policyserver.server.daemon.roll_back import restore_under
 from policyserver.server.guard.findings import LOSS, RefusedUpdate
+from policyserver.server.processes.training_report import Progress
 
 
 class Learners:
@@ -67,7 +68,7 @@ def test_a_learner_that_keeps_its_policy_version_fails_a_roll_back() -> None:
     learners = Learners()
     learners.failure = OSError(5, "Input/output error")
     algorithm: Any = type("Algorithm", (), {"learner_group": learners, "restore_from_path": lambda self, path: None})()
-    checkpoint: Any = type("Checkpoint", (), {"path": Path("checkpoint-00000001")})()
+    checkpoint: Any = type("Checkpoint", (), {"path": Path("checkpoint-00000001"), "progress": Progress(1)})()
     with pytest.raises(LearnerCallError, match="Input/output error"):
         restore_under(algorithm, checkpoint, 7)
 

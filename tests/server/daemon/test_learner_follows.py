@@ -65,7 +65,7 @@ class Algorithm:
     """What learning calls of RLlib's algorithm, with a learner that learns nothing and files that can't be read."""
 
     def __init__(self) -> None:
-        self.learner = SimpleNamespace(_weights_seq_no=0, compute_loss_for_module=None)
+        self.learner = SimpleNamespace(_weights_seq_no=0, compute_loss_for_module=None, _optimizer_lr_schedules={})
         self.learner_group = Group(self.learner)
         self.env_runner_group = Group(SimpleNamespace(set_state=lambda state: None, report_training=lambda report: None))
         self.config = SimpleNamespace(num_env_runners=0)

@@ -45,7 +45,7 @@ def test_an_older_checkpoint_acts_at_once_and_learning_goes_on_from_it(
         train_until(algorithm, saved_version + 12)
         wait_until(lambda: ask()[0] > saved_version + 8)
         late_version, late_chance = ask()
-        assert abs(late_chance - saved_chance) > 1e-3, "the policies must differ for this test to mean anything"
+        assert abs(late_chance - saved_chance) > 2e-5, "the policies must differ for this test to mean anything"
 
         algorithm.restore_from_path(str(tmp_path))
         wait_until(lambda: ask()[0] <= saved_version)
@@ -112,7 +112,7 @@ def test_an_older_state_set_directly_acts_if_its_version_is_left_out(wait_until:
             older, older_chance = algorithm.get_state(), learned_chance(algorithm)
             train_until(algorithm, 5)
         newer_chance = learned_chance(algorithm)
-        assert abs(newer_chance - older_chance) > 1e-3
+        assert abs(newer_chance - older_chance) > 2e-5, "twenty times what is compared below"
 
         algorithm.set_state(older)
         wait_until(lambda: ask()[0] == 2)
