@@ -130,7 +130,7 @@ def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_e
     """Serve until a signal ends it, or the end of standard input; returns the exit status of `main`."""
     from policyserver.server.alone.lone_server import LoneServer
     from policyserver.server.daemon.daemon import Daemon
-    from policyserver.server.daemon.preflight import check, make_folder
+    from policyserver.server.daemon.preflight import check, make_folder, policy_looks
 
     def run() -> None:
         if checkpoint is not None and config.learner.enabled:
@@ -138,6 +138,8 @@ def serve(config: ServerConfig, *, checkpoint: Path | None = None, until_input_e
                 "checkpoint", "", "expected learner.enabled = false with it; a server that learns goes on from its run folder"
             )
         check(config)
+        for look in policy_looks(config).values():
+            look()
         make_folder(config.run_folder, "run_folder")
         log_to(config.log_level, config.log_file, config.log)
         import_quickly("policyserver.server.runner.env_runner")  # and with it RLlib and PyTorch

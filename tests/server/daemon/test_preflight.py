@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_configuration(tmp_path: Path, refused: Refused)
 def test_a_policy_to_load_whose_checkpoint_is_not_there(named: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "server.toml").write_text(f"[policies]\nload = {{champion = {named}}}\n", encoding="utf-8")
     options = ["--config", str(tmp_path / "server.toml"), "--run_folder", str(tmp_path / "run"), "--listen.address", "127.0.0.1:0"]
-    refused(options, 2, "policies.load.champion: expected the ")
+    refused(options, 2, "policies.load.champion: expected the ", commands=["serve"])
     assert not (tmp_path / "run").exists(), "and what the run had is as before"
 
 

@@ -58,8 +58,12 @@ def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
         "admin": functools.partial(network_access, config.admin, config.listen),
         **{key: functools.partial(page.token, key, "listen.") for key, page in pages.items() if page is not None},
         **{setting: functools.partial(_check_folder, folder, setting) for setting, folder in folders(config).items()},
-        **{f"policies.load.{name}": functools.partial(_check_policy, config, name) for name in config.policies.load},
     }
+
+
+def policy_looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
+    """Return what makes sure of the checkpoints to load, by their settings. `check-config` leaves them out: it may come before the run."""
+    return {f"policies.load.{name}": functools.partial(_check_policy, config, name) for name in config.policies.load}
 
 
 def _check_policy(config: ServerConfig, name: str) -> None:

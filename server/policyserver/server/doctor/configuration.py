@@ -19,7 +19,15 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import NetworkAccess
 from policyserver.server.daemon.folder_lock import FolderLock
 from policyserver.server.daemon.folder_owner import SILENCE_S, owner_elsewhere
-from policyserver.server.daemon.preflight import checkpoint_folder, folders, looks, newest_checkpoint, sinks_of, tell_of_open_folder
+from policyserver.server.daemon.preflight import (
+    checkpoint_folder,
+    folders,
+    looks,
+    newest_checkpoint,
+    policy_looks,
+    sinks_of,
+    tell_of_open_folder,
+)
 from policyserver.server.daemon.private_folder import check_pointer
 from policyserver.server.doctor import machine
 from policyserver.server.doctor.check import Check, DoubtError, SkippedError
@@ -60,7 +68,7 @@ def checks(config: ServerConfig, checkpoint: Path | None) -> list[Check]:
             partial(_described, config, name, look),
             _POLICY_ADVICE if name.startswith(_POLICIES) else _ADVICE.get(name, _FOLDER_ADVICE),
         )
-        for name, look in looks(config).items()
+        for name, look in {**looks(config), **policy_looks(config)}.items()
     ]
     stored = (
         [Check("store", partial(_store, config), "move the file elsewhere, and a start makes a new one")]
