@@ -14,12 +14,28 @@ from typing import NoReturn
 
 _PARTS = ("policyserver.client", "policyserver.monitoring", "policyserver.pipelines", "policyserver.server", "policyserver.v1")
 
+_EXTRA_OF = {
+    **dict.fromkeys(("ray", "torch", "gymnasium", "grpc_health", "grpc_reflection"), "server"),
+    **dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "server"),
+    **dict.fromkeys(("river", "pyarrow", "exchange_calendars"), "pipelines"),
+    "influxdb_client": "influx",
+    "onnx": "onnx",
+}
+"""The extra that brings a package, for an installation of the client alone has all three commands."""
+
 
 def _run(command: str, module: str, function: str) -> NoReturn:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read when gRPC is imported; its handlers of a fork can hang beside a server
     if problem := _what_is_missing():
         sys.exit(f"{command}: {problem}")
-    sys.exit(getattr(importlib.import_module(module), function)())
+    try:
+        sys.exit(getattr(importlib.import_module(module), function)())
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        extra = _EXTRA_OF[package]
+        sys.exit(f'{command}: expected the package {package} to be installed, received none: `pip install ".[{extra}]"` brings it')
 
 
 policy_server = functools.partial(_run, "policy-server", "policyserver.server.__main__", "program")

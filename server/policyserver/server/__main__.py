@@ -164,6 +164,8 @@ def _status_of(action: Callable[[], None]) -> int:
         action()
     except (SettingsError, InsecureListenError) as error:
         return _fail(error, EXIT_BAD_SETTINGS if isinstance(error, SettingsError) else EXIT_INSECURE)
+    except ModuleNotFoundError:
+        raise  # the command says which extra brings it
     except Exception as error:
         foreseen = isinstance(error, OSError | FolderInUseError | CheckpointError | DaemonError | ExportError)
         logger.log(logging.DEBUG if foreseen else logging.ERROR, "the cause" if foreseen else "an unforeseen error", exc_info=True)
