@@ -124,8 +124,6 @@ def test_bad_updates_are_not_served_and_three_in_a_row_pause_learning(server: Gu
     with np.load(kept[0], allow_pickle=False) as batch:
         assert np.isnan(batch["default_policy/rewards"]).sum() == 1
         assert "rewards" in str(batch["what"])
-    first = run_here("policy-server", "replay-update", str(kept[0]), "--run-folder", str(server.run_folder))
-    assert "for it has no whole checkpoint yet: refused (batch): default_policy/rewards: 1 of" in first.stdout, first.stderr
     server.answer("save")
     for path in (kept[0], kept[-1]):
         ended = run_here("policy-server", "replay-update", str(path), "--run-folder", str(server.run_folder))
