@@ -170,7 +170,7 @@ class AdminAnswers(ServingAnswers):
     @property
     def _learning_state(self) -> pb.LearningState:
         if self._learning is None:
-            return pb.LEARNING_STATE_ABSENT
+            return pb.LEARNING_STATE_STARTING
         is_updating = self._learning.is_updating
         if self._safe_point.is_paused:
             return pb.LEARNING_STATE_PAUSING if is_updating else pb.LEARNING_STATE_PAUSED
