@@ -17,7 +17,6 @@ import pytest
 from policyserver.common.settings import load
 from policyserver.monitoring.sink import MultiSink
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon import checkpoints as checkpoints_module
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
@@ -192,9 +191,12 @@ def test_on_a_full_disk_a_start_goes_on_from_what_was_rolled_back_to_all_the_sam
     )
     run.algorithm.unreadable = 1000
 
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     def step(trained: int) -> None:
         with monkeypatch.context() as full:
-            full.setattr(checkpoints_module.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+            full.setattr("shutil.copyfile", refuse)
             with pytest.raises(NotWrittenError, match="No space left"):
                 run.learning.roll_back(1, 7)
 
@@ -206,10 +208,9 @@ def test_on_a_full_disk_a_start_goes_on_from_what_was_rolled_back_to_all_the_sam
     assert (newest.number, newest.lineage, newest.restored_from) == (1, 1, 1)
     assert newest.progress == Progress(2, 2 * STEPS, 2, 8), "the run has done what the newest one says, and no version stands for two policies"
     assert [each.number for each in run.checkpoints.all()] == [1, bad.number], "nothing is lost"
-    after = run.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(b""), newest.progress, lineage=newest.lineage)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints_module, "first_not_finite", lambda path: "")
-        newest = run.checkpoints.newest_whole()
+    state = pickle.dumps({"rl_module": WEIGHTS})
+    after = run.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(state), newest.progress, lineage=newest.lineage)
+    newest = run.checkpoints.newest_whole()
     assert newest is not None
     assert newest.number == after.number, "what is saved after that counts"
 
