@@ -180,6 +180,9 @@ def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_lo
         folder = "{file}"
         [algorithm.training]
         lr = -1.0
+        gama = 0.9
+        [algorithm.rl_module.model_config]
+        fcnet_hidens = [16]
         """
     file.write_text(text.format(run=tmp_path / "run", file=folder))
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -197,7 +200,8 @@ def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_lo
             "skipped", f"needs {says}, of which the configuration has a fault, see there",
         )  # fmt: skip
     assert "is no folder" in found["checkpoints.folder"]["found"]
-    assert "algorithm.training.lr: expected" in found["algorithm"]["found"]
+    for says in ("algorithm.training.lr: expected", "algorithm.training.gama: unknown", "model_config.fcnet_hidens: unknown"):
+        assert says in found["algorithm"]["found"]
     assert "is in use" in found["recording.page address"]["found"]
     assert (found["run_folder"]["level"], found["memory"]["name"]) == ("ok", "memory")
 

@@ -1,6 +1,6 @@
 """Keeps what Ray and RLlib say of a serving actor that is ended on purpose out of the log: they tell it as a failure, and advise on it.
 
-What is held back is logged at DEBUG. A death that nobody planned, and a successor that can't start, are told as ever.
+What is held back is logged at DEBUG. A death that was not planned, and a successor that can't start, are told as ever.
 """
 
 from __future__ import annotations

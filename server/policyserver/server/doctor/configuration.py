@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -219,10 +221,37 @@ def _algorithm(config: ServerConfig) -> str:
 
     from policyserver.server.runner.env_runner import ExternalEnvRunner
 
-    built = algorithm_config(config, ExternalEnvRunner)
-    check_devices(built)
-    check_net(built)
+    faults: list[str] = []
+    tried: ServerConfig | None = config
+    while tried is not None:
+        try:
+            built = algorithm_config(tried, ExternalEnvRunner)
+            check_devices(built)
+            check_net(built)
+            break
+        except SettingsError as error:
+            faults.append(str(error))
+            tried = _without(tried, error.key)
+    if faults:
+        raise ValueError("; ".join(faults))
     return f"RLlib takes {config.algorithm.name} with these settings; {torch.cuda.device_count()} GPUs"
+
+
+def _without(config: ServerConfig, key: str) -> ServerConfig | None:
+    """Return a configuration without an argument of RLlib that is at fault, to look at the others; None where the key names none."""
+    section, _, path = key.partition("[")[0].partition(".")
+    method, *names = path.split(".")
+    if section != "algorithm" or not names:
+        return None
+    table = copy.deepcopy(getattr(config.algorithm, method))
+    place = table
+    for name in names[:-1]:
+        place = place.get(name)
+        if not isinstance(place, dict):
+            return None
+    if place.pop(names[-1], None) is None:
+        return None
+    return replace(config, algorithm=replace(config.algorithm, **{method: table}))
 
 
 def _newest(config: ServerConfig, _: Path | None) -> str:
