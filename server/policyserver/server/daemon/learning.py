@@ -351,7 +351,7 @@ class Learning:
             order.result = self._checkpoints.copy(source, progress, order.lineage)
             self._metrics.saved(order.result)
         except CheckpointError as error:
-            self._checkpoints.mark_roll_back(source, version, order.lineage)
+            self._checkpoints.mark_roll_back(source, order.served_version, order.lineage)
             raise NotWrittenError(order, error) from error.__cause__
         finally:
             order.is_served.set()
