@@ -1,4 +1,4 @@
-"""What documents and messages say of installing can be done: there is no such package in an index, and each extra that they name is there."""
+"""What is said of installing can be done: no index has the package, and each extra that is named is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process  # git
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -25,10 +29,7 @@ def test_nothing_is_installed_from_an_index_by_the_projects_name() -> None:
 
 def test_each_extra_that_is_named_is_there() -> None:
     named = {
-        (name, extra)
-        for name, text in texts().items()
-        for extras in re.findall(r"\.\[([a-z,]+)\]\"", text)
-        for extra in extras.split(",")
+        (name, extra) for name, text in texts().items() for extras in re.findall(r"\.\[([a-z,]+)\]\"", text) for extra in extras.split(",")
     }
     assert {extra for _, extra in named} >= {"server", "pipelines", "onnx", "tensorboard"}
     assert [(name, extra) for name, extra in named if extra not in EXTRAS] == []

@@ -221,15 +221,15 @@ def test_settings_that_contradict_each_other_are_told_once(tmp_path: Path) -> No
 @pytest.mark.parametrize(("name", "says"), [("nowhere.toml", "No such file"), ("server.toml", "expected TOML")])
 def test_of_a_file_that_cannot_be_read_only_options_are_known(tmp_path: Path, name: str, says: str) -> None:
     write(tmp_path, "max_open =")
-    given: dict[str, Any] = {"limits.max_open": 9, "seed": "x"}
+    given: dict[str, Any] = {"limits.max_open": 900, "seed": "x"}
     found = load_mended(Root, tmp_path / name, given)
     assert [says in str(fault) for fault in found.faults] == [True, False]
     assert found.faults[1].key == "seed"
-    assert found.settings == Root(limits=Limits(9))
+    assert found.settings == Root(limits=Limits(900))
     assert not found.is_replaced("limits.max_open")
     assert found.is_replaced("seed")
     assert found.is_replaced("overflow")
-    assert given == {"limits.max_open": 9, "seed": "x"}
+    assert given == {"limits.max_open": 900, "seed": "x"}
 
 
 def test_overrides_win_over_the_file_and_reach_into_free_tables(tmp_path: Path) -> None:

@@ -24,9 +24,14 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_the_block_raises_comes_as_it_is_and_leaves_the_file_that_was_there(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "policy.npz"
     path.write_text("before")
-    with pytest.raises(type(error)) as caught, writing_whole(path) as part:
-        part.write_text("half")
-        raise error
+
+    def write() -> None:
+        with writing_whole(path) as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        write()
     assert caught.value is error
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

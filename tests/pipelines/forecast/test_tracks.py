@@ -111,7 +111,9 @@ def test_an_episode_reads_no_forecast_ahead_that_its_track_would_have_to_make_fi
         kept = track.kept()
         assert kept is not None
         newest = first + WARMUP - 1 + bar
-        assert kept.until_ns == (1_023 if newest < 1_024 else 2_047), "a block of bars further than what was asked for, as without reading ahead"
+        assert kept.until_ns == (1_023 if newest < 1_024 else 2_047), (
+            "a block of bars further than what was asked for, as without reading ahead"
+        )
         block.fill(rows, feed.next(rows))
         forecaster.learn(rows)
 
@@ -123,9 +125,7 @@ def test_many_episodes_on_many_tracks_read_what_each_reads_alone() -> None:
     rng = np.random.default_rng(0)
     first_rows = rng.integers(0, 400 - WINDOW, 40).tolist()
     episodes = [dataclasses.replace(episode(histories[row % 5], first), symbols=(f"S{row % 5}",)) for row, first in enumerate(first_rows)]
-    episodes = [
-        dataclasses.replace(each, histories={each.symbols[0]: histories[row % 5]}) for row, each in enumerate(episodes)
-    ]
+    episodes = [dataclasses.replace(each, histories={each.symbols[0]: histories[row % 5]}) for row, each in enumerate(episodes)]
     block, feed = begun(episodes, statistics=STATISTICS)
     forecaster = TrackForecaster(block.view, tracks)
     clocks, counted, seen = np.zeros(40, dtype=np.int64), 0, set[tuple[int, int]]()

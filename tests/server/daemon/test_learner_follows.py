@@ -206,7 +206,9 @@ def test_on_a_full_disk_a_start_goes_on_from_what_was_rolled_back_to_all_the_sam
     newest = run.checkpoints.newest_whole()
     assert newest is not None
     assert (newest.number, newest.lineage, newest.restored_from) == (1, 1, 1)
-    assert newest.progress == Progress(2, 2 * STEPS, 2, 8), "the run has done what the newest one says, and no version stands for two policies"
+    assert newest.progress == Progress(2, 2 * STEPS, 2, 8), (
+        "the run has done what the newest one says, and no version stands for two policies"
+    )
     assert [each.number for each in run.checkpoints.all()] == [1, bad.number], "nothing is lost"
     state = pickle.dumps({"rl_module": WEIGHTS})
     after = run.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(state), newest.progress, lineage=newest.lineage)

@@ -11,6 +11,7 @@ import pytest
 from policyserver.server.config.algorithm import PLANNED_ENDS, _open_recreated
 from policyserver.server.daemon.planned_deaths import PlannedDeaths, RayProcess
 
+pytestmark = pytest.mark.long  # Ray is imported
 OURS, OTHER = "af9ebd2ec40944ad1317a57701000000", "1e64c775f339cc0fe0c0d95601000000"
 RAYLET = (
     "A worker died or was killed while executing a task by an unexpected system error. To troubleshoot the problem, check the logs for the "
@@ -33,6 +34,15 @@ class Group:
         self.opened += remote_worker_ids
 
 
+@pytest.fixture(autouse=True)
+def adopted_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ray's messages go where all others go, as the daemon does."""
+    import ray.rllib  # noqa: F401
+
+    for name in ("ray", "ray.rllib"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+
+
 @pytest.fixture
 def group() -> Group:
     return Group()
@@ -48,15 +58,13 @@ def deaths(group: Group) -> Iterator[PlannedDeaths]:
 def say(manager_says_of: str, number: int) -> None:
     """Say of an actor's death what RLlib says of each."""
     manager, sampling = logging.getLogger("ray.rllib.utils.actor_manager"), logging.getLogger("ray.rllib.execution.rollout_ops")
-    manager.error(f"Ray error ({unavailable(manager_says_of)}), taking actor {number} out of service.")  # noqa: G004 - as RLlib does
+    manager.error(f"Ray error ({unavailable(manager_says_of)}), taking actor {number} out of service.")
     manager.exception(RuntimeError(unavailable(manager_says_of)))
     sampling.warning("No samples returned from remote workers. If you have a slow environment or model, consider ...")
-    manager.warning(f"Bringing previously unhealthy, now-healthy actor {number} back into service.")  # noqa: G004
+    manager.warning(f"Bringing previously unhealthy, now-healthy actor {number} back into service.")
 
 
-def test_a_planned_death_is_not_in_the_log_and_any_other_is(
-    deaths: PlannedDeaths, group: Group, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeaths, group: Group, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
     say(OURS, 1)

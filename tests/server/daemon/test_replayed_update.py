@@ -44,7 +44,8 @@ def batch(rows: int = 64) -> dict[str, Any]:
         "loss_mask": np.ones(rows, bool),
     }
     return {
-        f"{DEFAULT_MODULE_ID}/{name}": column.astype(np.float32) if column.dtype == np.float64 else column for name, column in columns.items()
+        f"{DEFAULT_MODULE_ID}/{name}": column.astype(np.float32) if column.dtype == np.float64 else column
+        for name, column in columns.items()
     }
 
 

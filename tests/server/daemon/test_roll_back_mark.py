@@ -63,5 +63,7 @@ def test_it_needs_no_room(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("this user may not mount file systems")
     mount = f"mount -t tmpfs -o size=64k none {tmp_path} && exec {sys.executable} - {tmp_path}"
-    ended = subprocess.run(["unshare", "-m", "sh", "-c", mount], input=ON_A_FULL_DISK, capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount], input=ON_A_FULL_DISK, capture_output=True, text=True, check=True, timeout=60
+    )
     assert ended.stdout.splitlines() == ["No space left on device", repr(RollBackMark(8, 1, tmp_path / "checkpoint-00000012"))]

@@ -191,7 +191,11 @@ def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_lo
     assert status == 1
     told = [each for name, each in found.items() if name.startswith("configuration")]
     assert [each["level"] for each in told] == ["fault"] * 3
-    for key, says in (("listen.adress", "unknown key; did you mean 'listen.address'"), ("seed", "received -1"), ("checkpoints.keep", "received 0")):
+    for key, says in (
+        ("listen.adress", "unknown key; did you mean 'listen.address'"),
+        ("seed", "received -1"),
+        ("checkpoints.keep", "received 0"),
+    ):
         (one,) = [each for each in told if f"{key}: " in each["found"]]
         assert says in one["found"]
         assert one["advice"] == "correct the key that the message names; `policy-server check-config` prints all"
@@ -214,7 +218,9 @@ def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_lo
         ("", "Is a directory", "name a file that this user can read"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_advised_on_and_hides_no_check_of_the_machine(tmp_path: Path, name: str, says: str, advice: str) -> None:
+def test_a_file_that_cannot_be_read_is_advised_on_and_hides_no_check_of_the_machine(
+    tmp_path: Path, name: str, says: str, advice: str
+) -> None:
     (tmp_path / "server.toml").write_text("run_folder = runs/server\n")
     status, found = doctor("--config", str(tmp_path / name), "--run_folder", str(tmp_path))
     assert status == 1

@@ -43,7 +43,9 @@ def write_mark(folder: Path, mark: RollBackMark) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        logger.error("%s: the roll-back to %s can't be noted: %s; a start before the next save goes on without it", folder, mark.path, error)
+        logger.error(
+            "%s: the roll-back to %s can't be noted: %s; a start before the next save goes on without it", folder, mark.path, error
+        )
 
 
 def read_mark(folder: Path) -> RollBackMark | None:

@@ -56,12 +56,12 @@ _ALGORITHM_ADVICE = "correct the [algorithm] and [spaces] tables: the message na
 _IN_USE_ADVICE = "end the server that has it, `policy-server ctl drain --run_folder {run_folder}`, or choose another run_folder"
 _FOLDER_ADVICE = "name a folder that this user can write, or let it: `chown`, or `chmod u+rwx`"
 _POLICY_ADVICE = (
-    "name a checkpoint that is there (`policy-server ctl checkpoints --run_folder {run_folder}`, or the run's folder `checkpoints`), or take "
-    "the policy out"
+    "name a checkpoint that is there (`policy-server ctl checkpoints --run_folder {run_folder}`, or the run's folder `checkpoints`), or "
+    "take the policy out"
 )
 _PORT_ADVICE = (
-    "choose another port, or end what has it: `ss -ltnp` names the process, and a policy server ends by `policy-server ctl drain --run_folder "
-    "DIR` with the run_folder that it was started with, which need not be this one"
+    "choose another port, or end what has it: `ss -ltnp` names the process, and a policy server ends by `policy-server ctl drain "
+    "--run_folder DIR` with the run_folder that it was started with, which need not be this one"
 )
 _OF_FOLDERS = ("run_folder", "checkpoints.folder")
 _OF_CHECKPOINTS = (*_OF_FOLDERS, "checkpoints.restore", "spaces", "connectors", "algorithm")

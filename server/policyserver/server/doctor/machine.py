@@ -44,7 +44,10 @@ def checks(*, learns: bool, max_clients: int) -> list[Check]:
     """List what to look at, for a server that learns or one that does not."""
     common = [
         Check(
-            "python packages", partial(_packages, ("ray", "torch")), '`pip install ".[server]"` in a clone of the repository, with the pip of this environment', 30.0
+            "python packages",
+            partial(_packages, ("ray", "torch")),
+            '`pip install ".[server]"` in a clone of the repository, with the pip of this environment',
+            30.0,
         ),
         Check(
             "open files",

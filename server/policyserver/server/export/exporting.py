@@ -23,7 +23,8 @@ def export_policy(run_folder: Path, number: int | None, to: Path) -> str:
         What was written, for people.
 
     Raises:
-        SettingsError: The file's name asks for no known format, it can't be written, there is no such run or checkpoint, or it can't be used.
+        SettingsError: The file's name asks for no known format, or it can't be written; or there is no such run or checkpoint, or one that
+            can't be used.
         CheckpointError: The checkpoint doesn't fit the run's configuration.
         ExportError: The policy has parts that a file can't carry.
     """

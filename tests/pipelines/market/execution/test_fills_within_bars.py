@@ -82,7 +82,9 @@ terms = st.builds(
     slippage_fraction=st.sampled_from([0.0, 0.004]),
     volume_fraction=st.sampled_from([None, 0.1, 1.0]),
 )
-accounts_of = st.sampled_from([AccountConfig(max_leverage=None), AccountConfig(max_leverage=2.0, maintenance_fraction=0.3), AccountConfig()])
+accounts_of = st.sampled_from(
+    [AccountConfig(max_leverage=None), AccountConfig(max_leverage=2.0, maintenance_fraction=0.3), AccountConfig()]
+)
 
 
 class Game:

@@ -43,6 +43,7 @@ from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import ALL, Rows
 
+
 @dataclass(frozen=True, slots=True)
 class AccountConfig(Config):
     """Money of an episode, and what it carries."""
