@@ -23,17 +23,6 @@ from tests.ports import free_address
 from tests.services import InfluxServer, MissingService, program
 
 
-@pytest.fixture(autouse=True)
-def kept_log() -> Iterator[None]:
-    """Undo what the command does to the log of its process."""
-    root = logging.getLogger()
-    kept = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = kept[0]
-    root.setLevel(kept[1])
-
-
 @pytest.fixture
 def influx(tmp_path: Path, missing_service: MissingService, monkeypatch: pytest.MonkeyPatch) -> Iterator[InfluxServer]:
     """An InfluxDB that wants a password, named in the environment."""
@@ -206,7 +195,7 @@ def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_lo
     assert "is no folder" in found["checkpoints.folder"]["found"]
     for says in ("algorithm.training.lr: expected", "algorithm.training.gama: unknown", "model_config.fcnet_hidens: unknown"):
         assert says in found["algorithm"]["found"]
-    assert "is in use" in found["recording.page address"]["found"]
+    assert "already in use" in found["recording.page address"]["found"]
     assert (found["run_folder"]["level"], found["memory"]["name"]) == ("ok", "memory")
 
 
