@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from policyserver.server.config.algorithm import PLANNED_ENDS, _open_recreated
-from policyserver.server.daemon.planned_deaths import PlannedDeaths, RayProcess
+from policyserver.server.daemon.planned_deaths import ActorProcess, PlannedDeaths
 
 pytestmark = pytest.mark.long  # Ray is imported
 OURS, OTHER = "af9ebd2ec40944ad1317a57701000000", "1e64c775f339cc0fe0c0d95601000000"
@@ -66,7 +66,7 @@ def say(manager_says_of: str, number: int) -> None:
 
 def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeaths, group: Group, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
+    deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OURS, 1)
     _open_recreated(env_runner_group=group, env_runner_indices=[1])  # type: ignore[arg-type]
     assert caplog.text == ""
@@ -81,7 +81,7 @@ def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeath
 def test_while_one_is_expected_the_death_of_another_and_a_failed_start_are_told(
     deaths: PlannedDeaths, group: Group, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
+    deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OTHER, 2)
     logging.getLogger("ray.rllib.utils.actor_manager").error("The actor died because of an error raised in its creation task, %s", OURS)
     _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def test_while_one_is_expected_the_death_of_another_and_a_failed_start_are_told(
 
 
 def test_what_the_replacement_was_given_up_for_is_told(deaths: PlannedDeaths, caplog: pytest.LogCaptureFixture) -> None:
-    deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
+    deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     deaths.given_up(1)
     say(OURS, 1)
     assert len(caplog.records) == 4
@@ -101,7 +101,7 @@ def test_what_the_replacement_was_given_up_for_is_told(deaths: PlannedDeaths, ca
 
 def test_at_debug_they_are_in_the_log(deaths: PlannedDeaths, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
+    deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OURS, 1)
     assert [record.levelname for record in caplog.records] == ["DEBUG"] * 4
 
@@ -111,7 +111,7 @@ def test_what_ray_prints_of_the_process_is_held_back(group: Group, capsys: pytes
 
     before = worker.print_to_stdstream
     deaths = PlannedDeaths(group)
-    deaths.expect(1, OURS, RayProcess("127.0.0.1", 40813, 14719))
+    deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     for pid in (14719, 15000):
         worker.print_to_stdstream({"lines": [RAYLET.format(pid=pid)], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     worker.print_to_stdstream({"lines": ["something else of PID: 14719 "], "pid": "raylet", "is_err": False}, ignore_prefix=False)

@@ -6,7 +6,7 @@ import logging
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from policyserver.server.daemon.planned_deaths import PlannedDeaths, RayProcess
+from policyserver.server.daemon.planned_deaths import ActorProcess, PlannedDeaths
 from policyserver.server.daemon.safe_point import SafePoint
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class ActorEnds:
         self._algorithm = algorithm
         self._safe_point = safe_point
         self._deaths = PlannedDeaths(algorithm.env_runner_group)
-        self._leaving: dict[int, RayProcess | None] = {}
+        self._leaving: dict[int, ActorProcess | None] = {}
 
     def close(self) -> None:
         """Let Ray and RLlib say what they like again. A second call does nothing."""
@@ -69,11 +69,11 @@ def _id_of(handle: Any) -> str:
     return str(handle._actor_id.hex())
 
 
-def _process_of(handle: Any) -> RayProcess | None:
+def _process_of(handle: Any) -> ActorProcess | None:
     """Return the process of an actor; None if it has none now."""
     from ray._private.state import actors
 
     about: dict[str, Any] = actors(_id_of(handle)) if handle is not None else {}
     if about.get("State") != "ALIVE":
         return None
-    return RayProcess(about["Address"]["IPAddress"], about["Address"]["Port"], about["Pid"])
+    return ActorProcess(about["Address"]["IPAddress"], about["Address"]["Port"], about["Pid"])

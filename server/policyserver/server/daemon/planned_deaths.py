@@ -24,7 +24,7 @@ _CAN_NOT_START = "creation task"
 _RAYLET_BEGINS = "A worker died or was killed"
 
 
-class RayProcess(NamedTuple):
+class ActorProcess(NamedTuple):
     """The process of an actor, as Ray names it."""
 
     host: str
@@ -40,7 +40,7 @@ class PlannedDeaths(logging.Filter):
         """Look at the log of an env runner group from now on, until `close()`."""
         super().__init__()
         self._indices: set[int] = set()
-        self._about: dict[int, tuple[str, RayProcess]] = {}
+        self._about: dict[int, tuple[str, ActorProcess]] = {}
         setattr(group, PLANNED_ENDS, self._indices)
         for name in (_MANAGER, _SAMPLING):
             logging.getLogger(name).addFilter(self)
@@ -52,7 +52,7 @@ class PlannedDeaths(logging.Filter):
             logging.getLogger(name).removeFilter(self)
         self._unhook()
 
-    def expect(self, index: int, actor_id: str, process: RayProcess) -> None:
+    def expect(self, index: int, actor_id: str, process: ActorProcess) -> None:
         """Have the death of an actor's process told as planned until its successor serves, or until it is `given_up`."""
         self._about[index] = actor_id, process
         self._indices.add(index)

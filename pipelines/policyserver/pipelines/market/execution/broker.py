@@ -21,7 +21,6 @@ from annotated_types import Ge, Interval
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
-from policyserver.pipelines.market.execution.admission import Admission
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.margin_calls import MarginCalls
@@ -29,6 +28,7 @@ from policyserver.pipelines.market.execution.matching import PHASES, matches
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
+from policyserver.pipelines.market.execution.order_checks import OrderChecks
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
     FORCED,
@@ -94,7 +94,7 @@ class SimulatedBroker:
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
         """What is told of orders."""
-        self._admission = Admission(accounts, instruments, self._leverage)
+        self._checks = OrderChecks(accounts, instruments, self._leverage)
         self._filling = Filling(accounts, instruments, self._table, self.log, self._leverage)
         self._next_open = NextOpen(accounts, instruments, self.log, self._leverage)
         self._margin_calls = MarginCalls(accounts, config.maintenance_fraction)
@@ -189,7 +189,7 @@ class SimulatedBroker:
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
         rows, orders = requests.rows, self.orders_of(requests)
-        reason = self._admission.reasons(requests, orders, self.table, replaced, has_forced=self._filling.has_forced)
+        reason = self._checks.reasons(requests, orders, self.table, replaced, has_forced=self._filling.has_forced)
         self._accounts.orders[rows] = self._accounts.orders.take(rows) + 1
         accepted: npt.NDArray[np.bool_] = reason == 0
         are_accepted = np.count_nonzero(accepted) == len(accepted)

@@ -17,7 +17,7 @@ from policyserver.pipelines.market.orders import KIND_FACTS, OrderRequests, Reas
 _DUST = 1e-12
 
 
-class Admission:
+class OrderChecks:
     """Looks at orders before they are taken."""
 
     def __init__(self, accounts: Accounts, instruments: Instruments, leverage: float) -> None:
