@@ -20,5 +20,5 @@ def _hang(status: int) -> None:
 os._exit = _hang  # type: ignore[assignment]
 
 
-class HangingEnd(RLlibCallback):
+class HangingEnd(RLlibCallback):  # type: ignore[misc]
     """Does nothing."""

@@ -68,12 +68,12 @@ def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeath
     caplog.set_level(logging.INFO)
     deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OURS, 1)
-    _open_recreated(env_runner_group=group, env_runner_indices=[1])  # type: ignore[arg-type]
+    _open_recreated(env_runner_group=group, env_runner_indices=[1])
     assert caplog.text == ""
     assert group.opened == [1]
     assert getattr(group, PLANNED_ENDS) == set()
     say(OURS, 1)
-    _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])  # type: ignore[arg-type]
+    _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING", "WARNING", "WARNING"]
     assert "serving actors [1, 2] were restarted" in caplog.text
 
@@ -84,7 +84,7 @@ def test_while_one_is_expected_the_death_of_another_and_a_failed_start_are_told(
     deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OTHER, 2)
     logging.getLogger("ray.rllib.utils.actor_manager").error("The actor died because of an error raised in its creation task, %s", OURS)
-    _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])  # type: ignore[arg-type]
+    _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert [OTHER in text for text in told] == [True, True, False, False, False]
     assert "actor 2 back into service" in told[2]
@@ -126,5 +126,5 @@ def test_what_ray_prints_of_the_process_is_held_back(group: Group, capsys: pytes
 
 def test_without_a_plan_the_group_of_another_algorithm_is_told_of_all(caplog: pytest.LogCaptureFixture) -> None:
     plain = SimpleNamespace(foreach_env_runner=lambda *_, **__: None)
-    _open_recreated(env_runner_group=plain, env_runner_indices=[1])  # type: ignore[arg-type]
+    _open_recreated(env_runner_group=plain, env_runner_indices=[1])
     assert "serving actors [1] were restarted" in caplog.text

@@ -335,8 +335,9 @@ def test_a_process_that_does_not_end_is_killed_after_a_bounded_time(
 ) -> None:
     assert rolling_restart.END_S <= 10.0
     monkeypatch.setattr(rolling_restart, "END_S", 0.05)
+    monkeypatch.setattr(rolling_restart, "_LOOK_S", 0.01)
     actor = Hanging()
-    [replaced] = RollingRestart(actor.ask, actor, lambda seconds: bool(time.sleep(0.01))).run(5.0)
+    [replaced] = RollingRestart(actor.ask, actor, threading.Event().wait).run(5.0)
     assert replaced.boot_id == "new"
     assert actor.said == ["begin 1", "end 1", "kill 1"]
     assert "actor 1: its process has not ended within 0.05 s, and is killed" in caplog.text

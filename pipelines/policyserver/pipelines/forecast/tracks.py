@@ -85,7 +85,8 @@ class Track:
     def forecast(self, row: int) -> FloatArray:
         """Return the forecast as of a row of the history, float64 (3,); zeros when the run ends before it is made."""
         self.known_from(row)
-        return self.forecasts(np.array([row]))[0]
+        forecast: FloatArray = self.forecasts(np.array([row]))[0]
+        return forecast
 
     def known_from(self, row: int) -> int:
         """Make the forecast as of a row of the history; return how many are made, from the first on: no more than `row` if the run ends."""
