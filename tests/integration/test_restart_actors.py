@@ -15,7 +15,8 @@ from policyserver.client import ClientConfig, PolicyClient
 from policyserver.monitoring.store.reader import StoreReader
 from tests.commands import run_here
 from tests.integration.daemon_process import DaemonProcess
-from tests.ports import free_ports
+from tests.ports import free_address, free_ports
+from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -25,6 +26,7 @@ OPTIONS = (
     "--algorithm.training",
     "{train_batch_size_per_learner = 400, minibatch_size = 200}",
 )
+OF_A_DEATH = ("A worker died", "taking actor", " is unavailable: ", "back into service", "were restarted: their open episodes")
 STEPS = 25
 
 logger = logging.getLogger(__name__)
@@ -97,6 +99,10 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
         assert [player.failure for player in players] == [None] * 8
         assert client.counters().episodes_lost == 0
         time.sleep(2.5)  # the last report
+        told = [line for line in daemon.text().splitlines() if any(word in line for word in OF_A_DEATH)]
+        assert told == [], "expected nothing of deaths that were planned"
+        daemon.actor(2).kill()
+        wait_until(lambda: all(word in daemon.text() for word in OF_A_DEATH), "what is said of a death that was not", 60.0)
         assert daemon.terminate(60) == 0, daemon.text()
     ledger = {episode: told for player in players for episode, told in player.ledger.items()}
     reader = StoreReader(run_folder / "store.sqlite")
@@ -108,3 +114,24 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
     logger.info("%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s", len(ledger), acknowledged, trained, longest_s)
     assert len(ledger) > 50
     assert recorded == ledger
+
+
+def test_a_process_that_hangs_at_its_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'proto'}")
+    config = tmp_path / "server.toml"
+    config.write_text('[algorithm.callbacks]\ncallbacks_class = "python:tests.integration.hanging_end.HangingEnd"\n', encoding="utf-8")
+    run_folder = tmp_path / "run"
+    with DaemonProcess(run_folder, address := free_address(), "--config", str(config)) as daemon:
+        daemon.wait_ready(200)
+        hanging = daemon.actor()
+        began = time.monotonic()
+        done = run_here("policy-server", "ctl", "restart-actors", "--drain_timeout_s", "1", "--run_folder", str(run_folder), "--json")
+        seconds = time.monotonic() - began
+        assert done.returncode == 0, done.stderr
+        assert not hanging.is_running()
+        assert "actor 1: its process has not ended within 10 s, and is killed" in daemon.text()
+        assert 10.0 < seconds < 100.0
+        with PolicyClient(address, config=ClientConfig(action_timeout_s=60.0)) as client:
+            client.get_action(client.start_episode(), np.zeros(10, np.float32))
+        logger.info("replaced after %.1f s", seconds)

@@ -22,6 +22,7 @@ class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_STATE_UPDATING: _ClassVar[LearningState]
     LEARNING_STATE_PAUSING: _ClassVar[LearningState]
     LEARNING_STATE_PAUSED: _ClassVar[LearningState]
+    LEARNING_STATE_STARTING: _ClassVar[LearningState]
 SERVER_STATE_UNSPECIFIED: ServerState
 SERVER_STATE_STARTING: ServerState
 SERVER_STATE_SERVING: ServerState
@@ -32,6 +33,7 @@ LEARNING_STATE_COLLECTING: LearningState
 LEARNING_STATE_UPDATING: LearningState
 LEARNING_STATE_PAUSING: LearningState
 LEARNING_STATE_PAUSED: LearningState
+LEARNING_STATE_STARTING: LearningState
 
 class CheckpointInfo(_message.Message):
     __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned", "lineage", "restored_from")
@@ -168,10 +170,12 @@ class DropPolicyRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DropPolicyResponse(_message.Message):
-    __slots__ = ("was_loaded",)
+    __slots__ = ("was_loaded", "loaded")
     WAS_LOADED_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
     was_loaded: bool
-    def __init__(self, was_loaded: _Optional[bool] = ...) -> None: ...
+    loaded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, was_loaded: _Optional[bool] = ..., loaded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
     __slots__ = ("name",)

@@ -168,7 +168,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DropPolicy(self, request, context):
-        """Begins no new episodes with a loaded policy; the open ones go on until they end.
+        """Begins no new episodes with a loaded policy; the open ones go on until they end. A name that is not loaded is no error, for a repeated call
+        does no harm: the answer says so, and which are loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -100,12 +100,20 @@ class Learner:
                 self.ended += report.episodes.get("episode", [])
             time.sleep(0.02)
 
-    def end(self, number: int) -> Future[bool]:
+    def begin(self, index: int) -> None:
+        pass
+
+    def kill(self, index: int) -> bool:
+        raise AssertionError(f"expected actor {index} to end by itself")
+
+    def given_up(self, index: int) -> None:
+        pass
+
+    def end(self, index: int) -> Future[bool]:
         answer: Future[bool] = Future()
 
         def end() -> None:
-            actor = self.actors[number]
-            is_done = actor.retirement.end()
+            is_done = self.actors[index].retirement.end()
             answer.set_result(is_done)
 
         self._tasks.put(end)
@@ -113,7 +121,7 @@ class Learner:
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
         ask = ask_by(self.link.ask, RETIRE)
-        return RollingRestart(ask, self.end, wait or self._over.wait, lambda: self.is_paused).run(drain_timeout_s)
+        return RollingRestart(ask, self, wait or self._over.wait, lambda: self.is_paused).run(drain_timeout_s)
 
     def close(self) -> None:
         self._over.set()
@@ -194,7 +202,7 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
 
 def test_without_actors_there_is_nothing_to_restart() -> None:
     with pytest.raises(RestartError, match="expected serving actors"):
-        RollingRestart(lambda order: [], lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(lambda order: [], Scripted(), lambda seconds: False).run(1.0)
 
 
 def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +262,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.boot_id, self.asked, self.obeyed = "old", 0, list[tuple[str, str]]()
+        self.said: list[str] = []
         self.before: Callable[[int], None] = lambda asked: None
 
     def ask(self, order: RetirementOrder) -> list[RetirementState]:
@@ -262,6 +271,22 @@ class Scripted:
         if order.phase and order.boot_id in ("", self.boot_id):
             self.obeyed.append((self.boot_id, order.phase))
         return [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+
+    def begin(self, index: int) -> None:
+        self.said.append(f"begin {index}")
+
+    def end(self, index: int) -> Future[bool]:
+        self.said.append(f"end {index}")
+        answer: Future[bool] = Future()
+        answer.set_result(True)
+        return answer
+
+    def kill(self, index: int) -> bool:
+        self.said.append(f"kill {index}")
+        return self.boot_id == "old"
+
+    def given_up(self, index: int) -> None:
+        self.said.append(f"given up {index}")
 
     def die_at(self, asked: int) -> None:
         def before(now: int) -> None:
@@ -273,12 +298,9 @@ class Scripted:
 def test_the_successor_of_an_actor_that_dies_while_it_drains_is_left_alone() -> None:
     actor = Scripted()
     actor.die_at(4)
-
-    def end(number: int) -> Future[bool]:
-        raise AssertionError("expected no end of an actor that is new")
-
-    [replaced] = RollingRestart(actor.ask, end, lambda seconds: False).run(5.0)
+    [replaced] = RollingRestart(actor.ask, actor, lambda seconds: False).run(5.0)
     assert (replaced.boot_id, replaced.episodes_cut) == ("new", 1)
+    assert actor.said == ["begin 1"], "expected no end of an actor that is new"
     assert {boot_id for boot_id, _ in actor.obeyed} == {"old"}
 
 
@@ -291,8 +313,34 @@ def test_an_actor_that_gives_no_answer_has_no_order_waiting_for_it(monkeypatch: 
         return Scripted().ask(order) if len(orders) == 1 else []
 
     with pytest.raises(RestartError, match="actor 1: gives no answer, and is left as it is"):
-        RollingRestart(ask, lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(ask, ended := Scripted(), lambda seconds: False).run(1.0)
+    assert ended.said == ["begin 1", "given up 1"]
     assert [order.phase for order in orders] == ["", ""]
+
+
+class Hanging(Scripted):
+    """One that has handed off everything, and whose process stays until it is killed."""
+
+    def ask(self, order: RetirementOrder) -> list[RetirementState]:
+        return [state._replace(episodes_open=0) for state in super().ask(order)]
+
+    def kill(self, index: int) -> bool:
+        was_there = super().kill(index)
+        self.boot_id = "new"
+        return was_there
+
+
+def test_a_process_that_does_not_end_is_killed_after_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert rolling_restart.END_S <= 10.0
+    monkeypatch.setattr(rolling_restart, "END_S", 0.05)
+    monkeypatch.setattr(rolling_restart, "_LOOK_S", 0.01)
+    actor = Hanging()
+    [replaced] = RollingRestart(actor.ask, actor, threading.Event().wait).run(5.0)
+    assert replaced.boot_id == "new"
+    assert actor.said == ["begin 1", "end 1", "kill 1"]
+    assert "actor 1: its process has not ended within 0.05 s, and is killed" in caplog.text
 
 
 def test_an_order_to_another_process_is_not_followed(learner: Learner) -> None:

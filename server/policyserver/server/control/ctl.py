@@ -36,6 +36,9 @@ _LOOK_AGAIN_S = 0.1
 """Time between two looks for a server that is not there yet, or still there."""
 _RESTART_S = 600.0
 """Longest time that one serving actor may take to hand off its steps and to come back."""
+_TIMEOUT_S = 60.0
+"""Longest wait for an action, unless it is told otherwise."""
+_MOST_TIMEOUT_S = 7 * 86_400.0
 _CHANNEL_OPTIONS = [("grpc.enable_retries", 0)]
 
 Plain = dict[str, Any]
@@ -70,7 +73,12 @@ def add_actions(ctl: argparse.ArgumentParser) -> None:
         )
         parser.add_argument("--token_file", "--token-file", type=Path, metavar="FILE", help="file with the token of admin.token_file")
         parser.add_argument(
-            "--timeout_s", "--timeout-s", type=float, default=60.0, metavar="S", help="seconds to wait at most (default: 60)"
+            "--timeout_s",
+            "--timeout-s",
+            type=_seconds,
+            default=_TIMEOUT_S,
+            metavar="S",
+            help=f"seconds to wait at most (default: {_TIMEOUT_S:g})",
         )
         parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -174,7 +182,7 @@ def _wait_ready(parsed: argparse.Namespace) -> Plain:
             last = error
         time.sleep(min(_LOOK_AGAIN_S, left_s))
     found = last if isinstance(last, CtlError) else f"it is {last['state']}"
-    raise CtlError(f"expected a server that serves within {parsed.timeout_s:g} s: {found}", EXIT_NOT_IN_TIME)
+    raise CtlError(f"expected a server that serves within {parsed.timeout_s:g} s (--timeout_s): {found}", EXIT_NOT_IN_TIME)
 
 
 def _drain(parsed: argparse.Namespace) -> Plain:
@@ -193,6 +201,15 @@ def _drain(parsed: argparse.Namespace) -> Plain:
             raise CtlError(f"it drains, and has not ended within {parsed.timeout_s:g} s", EXIT_NOT_IN_TIME)
         time.sleep(_LOOK_AGAIN_S)
     return answer | {"ended": not parsed.no_wait}
+
+
+def _drop(parsed: argparse.Namespace) -> Plain:
+    """Drop a policy; say so where there was none of that name, as the name may be misspelt."""
+    answer = _ask(parsed, "DropPolicy", pb.DropPolicyRequest(name=parsed.name))
+    if not answer["was_loaded"]:
+        there = ", ".join(answer["loaded"]) or "none"
+        sys.stderr.write(f"policy-server ctl drop: no loaded policy is called {parsed.name!r}; loaded: {there}\n")
+    return answer
 
 
 def _restart_actors(parsed: argparse.Namespace) -> Plain:
@@ -230,6 +247,16 @@ def _checkpoint_number(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= _MOST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most {_MOST_TIMEOUT_S:,.0f}, received {text!r}")
+    return seconds
+
+
 _NUMBER: dict[str, Any] = {"type": _checkpoint_number, "metavar": "N", "help": "number of the checkpoint"}
 
 _POLICY: dict[str, Any] = {"type": str, "metavar": "NAME", "help": "what episodes call it"}
@@ -262,7 +289,7 @@ _ACTIONS = {
     ),
     "drop": _Action(
         "begin no new episodes with a loaded policy; the open ones go on",
-        lambda parsed: _ask(parsed, "DropPolicy", pb.DropPolicyRequest(name=parsed.name)),
+        _drop,
         name=_POLICY,
     ),
     "promote": _Action(
@@ -306,7 +333,7 @@ def plain(message: Any) -> Plain:
             prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
             values[field.name] = field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
         elif hasattr(value, "extend"):
-            values[field.name] = [plain(each) for each in value]
+            values[field.name] = [plain(each) if field.message_type is not None else each for each in value]
         elif field.has_presence and not message.HasField(field.name):
             values[field.name] = None
         else:
@@ -321,7 +348,8 @@ def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
         if isinstance(value, list):
             yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
             for each in value:
-                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}" for key, one in _flat(each))
+                entry = each if isinstance(each, dict) else {"": each}
+                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}".lstrip() for key, one in _flat(entry))
         elif isinstance(value, dict):
             yield f"{indent}{name.replace('_', ' ')}"
             yield from laid_out(value, indent + "  ")

@@ -137,7 +137,7 @@ class AdminAnswers(ServingAnswers):
             raise AdminError("expected no other restart under way, received one: ask again when it has ended", grpc.StatusCode.ABORTED)
         try:
             ask = ask_by(self._link.ask, RETIRE)
-            restart = RollingRestart(ask, learning.end_retired, self._stopping.wait, lambda: self._safe_point.is_paused)
+            restart = RollingRestart(ask, learning.ends, self._stopping.wait, lambda: self._safe_point.is_paused)
             replaced = restart.run(request.drain_timeout_s)
         except RestartError as error:
             raise AdminError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
@@ -170,7 +170,7 @@ class AdminAnswers(ServingAnswers):
     @property
     def _learning_state(self) -> pb.LearningState:
         if self._learning is None:
-            return pb.LEARNING_STATE_ABSENT
+            return pb.LEARNING_STATE_STARTING
         is_updating = self._learning.is_updating
         if self._safe_point.is_paused:
             return pb.LEARNING_STATE_PAUSING if is_updating else pb.LEARNING_STATE_PAUSED

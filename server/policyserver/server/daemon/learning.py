@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.actor_ends import ActorEnds
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
@@ -79,6 +80,7 @@ class Learning:
         """Called before each update."""
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
+        self.ends = ActorEnds(algorithm, safe_point)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )
@@ -157,6 +159,7 @@ class Learning:
             self._train_until_stopped(sink, tags)
         finally:
             self._safe_point.close()
+            self.ends.close()
         if self.rolling_back is not None:  # the learner has not followed: what it has is not what is served
             self.rolling_back.is_served.wait(_ROLL_BACK_S)
         elif self.progress != (self.saved.progress if self.saved else Progress()):
@@ -249,16 +252,6 @@ class Learning:
         self._metrics.saved(self.saved)
         logger.info("saved %s", self.saved.path)
         return self.saved
-
-    def end_retired(self, index: int) -> Future[bool]:
-        """End a serving actor that has handed off everything, at the safe point; tells whether it ends. From any thread."""
-
-        def end() -> bool:
-            group = self._algorithm.env_runner_group
-            ends = group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index])
-            return bool(ends == [True])
-
-        return self._safe_point.ask(end)
 
     def save_and_hold(self) -> Future[tuple[Checkpoint, int, float]]:
         """Save a checkpoint at the safe point, and keep it until it is released. From any thread.
@@ -358,6 +351,7 @@ class Learning:
             order.result = self._checkpoints.copy(source, progress, order.lineage)
             self._metrics.saved(order.result)
         except CheckpointError as error:
+            self._checkpoints.mark_roll_back(source, order.served_version, order.lineage)
             raise NotWrittenError(order, error) from error.__cause__
         finally:
             order.is_served.set()

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from policyserver.server.processes.retirement_state import Phase, RetirementOrder, RetirementState
 
@@ -26,6 +26,8 @@ _BEGIN_S = 15.0
 """Longest wait for an actor's first answer."""
 HAND_OFF_S = 300.0
 """Longest wait for the learner to take the steps of an actor that leaves: an update may run meanwhile."""
+END_S = 10.0
+"""Longest wait for the end of the process itself, which has nothing left to do; then it is killed."""
 COME_BACK_S = 300.0
 """Longest wait for the actor in its place."""
 
@@ -44,13 +46,29 @@ class Replaced(NamedTuple):
     seconds: float
 
 
+class Ends(Protocol):
+    """What ends actors, see `actor_ends`."""
+
+    def begin(self, index: int) -> None:
+        """Note which process of an actor is to go."""
+
+    def end(self, index: int) -> Future[bool]:
+        """End an actor that has handed off everything, between two calls of `sample()`; tells whether it ends."""
+
+    def kill(self, index: int) -> bool:
+        """Kill the process that was to go, if it is still there; returns whether it was."""
+
+    def given_up(self, index: int) -> None:
+        """Take note that the replacement of an actor was left."""
+
+
 class RollingRestart:
     """One restart of the actors of a server."""
 
     def __init__(
         self,
         ask: Callable[[RetirementOrder], list[RetirementState]],
-        end_at_safe_point: Callable[[int], Future[bool]],
+        ends: Ends,
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -58,12 +76,12 @@ class RollingRestart:
 
         Args:
             ask: Asks all actors.
-            end_at_safe_point: Ends one between two calls of `sample()`, if it has handed off everything.
+            ends: Ends them.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
         """
         self._ask = ask
-        self._end = end_at_safe_point
+        self._ends = ends
         self._wait = wait
         self._is_paused = is_paused
 
@@ -82,6 +100,14 @@ class RollingRestart:
         return [self._replace(index, drain_timeout_s) for index in indices]
 
     def _replace(self, index: int, drain_timeout_s: float) -> Replaced:
+        self._ends.begin(index)
+        try:
+            return self._replaced(index, drain_timeout_s)
+        except RestartError:
+            self._ends.given_up(index)
+            raise
+
+    def _replaced(self, index: int, drain_timeout_s: float) -> Replaced:
         begun = time.monotonic()
         last = self._first_state(index)
         boot_id = last.boot_id
@@ -103,7 +129,7 @@ class RollingRestart:
             nonlocal died, ending
             died = died or not is_there("leave")
             if ending is None and last.is_empty:
-                ending = self._end(index)
+                ending = self._ends.end(index)
             if died or ending is None or not ending.done():
                 return died
             ended, ending = ending.result(), None
@@ -126,9 +152,18 @@ class RollingRestart:
         if died:
             logger.warning("actor %d: died while it was to go; what it had is lost as after any crash", index)
 
+        kill_at = time.monotonic() + END_S
+
         def is_back() -> bool:
+            nonlocal kill_at
             state = self._state(index)
-            return state is not None and state.boot_id != boot_id and bool(state.addresses)
+            if state is not None and state.boot_id != boot_id:
+                return bool(state.addresses)
+            if (now := time.monotonic()) >= kill_at:
+                kill_at = now + END_S
+                if self._ends.kill(index):
+                    logger.warning("actor %d: its process has not ended within %g s, and is killed", index, END_S)
+            return False
 
         if not self._until(is_back, COME_BACK_S, index):
             missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
