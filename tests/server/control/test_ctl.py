@@ -141,7 +141,7 @@ def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(st
             heard.set()
 
         nothing = lambda *_: None  # noqa: E731
-        return follow_driver(starting.link.path, nothing, lambda: None, nothing, dict, {LOG_LEVEL: on_level})
+        return follow_driver(starting.link.path, nothing, lambda: None, nothing, lambda _: {}, {LOG_LEVEL: on_level})
 
     told: list[tuple[list[str], threading.Event]] = [([], threading.Event()), ([], threading.Event())]
     stops = [follow(*told[0])]

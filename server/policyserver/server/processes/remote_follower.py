@@ -97,16 +97,16 @@ class RemoteFollower:
 
     def _follow(self) -> None:
         while not self._stopped.is_set():
-            self._follow_once()
+            is_replaced = self._follow_once()
             if self._stopped.is_set():
                 return
-            if self._nobody_listens():
+            if is_replaced or self._nobody_listens():
                 self._followed.on_driver_gone()
                 return
             self._stopped.wait(BEAT_S)
 
-    def _follow_once(self) -> None:
-        """Connect and obey until the stream ends."""
+    def _follow_once(self) -> bool:
+        """Connect and obey until the stream ends; return whether another process has this one's place."""
         outgoing = self._outgoing = queue.SimpleQueue()
         outgoing.put(pb.ActorMessage(hello=self._hello))
         with open_channel(self._where.address, _OPTIONS, self._secret.credentials()) as channel:
@@ -119,13 +119,15 @@ class RemoteFollower:
                     self._obey(message, outgoing)
             except grpc.RpcError as error:
                 self._note_end(error)
+                return bool(error.code() == grpc.StatusCode.ABORTED)
             finally:
                 self._call = None
                 outgoing.put(None)
+        return False
 
     def _note_end(self, error: grpc.RpcError) -> None:
         """Log why the stream ended: a refusal once, for the daemon is asked again each second."""
-        refusal = str(error.details()) if error.code() == grpc.StatusCode.FAILED_PRECONDITION else ""
+        refusal = str(error.details()) if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED) else ""
         if refusal and refusal != self._refusal:
             logger.error("the daemon at %s lets this actor not in: %s", self._where.address, refusal)
         elif not refusal:
