@@ -31,7 +31,6 @@ def test_the_old_process_is_sent_away(three_hosts: Sequence[Host]) -> None:
     where = {address.partition(":")[0]: address for address in daemon.addresses()}
     assert where.keys() == {host.address for host in others}
     stays, cut = others
-    number = int(where[cut.address].rpartition(":")[2]) - 9899
     beside = LedgerPlayer(cut, where[cut.address], 8, 80.0, spread=False)
     player = Player(first, where[stays.address], 16, spread=False)
     until(lambda: player.newest()["version"] >= 1 and beside.newest()["version"] >= 1, 120.0, daemon)
@@ -47,9 +46,8 @@ def test_the_old_process_is_sent_away(three_hosts: Sequence[Host]) -> None:
     version = player.newest()["version"]
     until(lambda: player.newest()["version"] >= version + 2, 60.0, daemon)
 
-    cut.heal()
-    daemon.wait_for(f"serving actor {number} has a successor", 30.0)
-    until(lambda: not cut.processes(ACTOR), 20.0, daemon)
+    cut.heal()  # now Ray's own node may be faster to end the process than the link
+    until(lambda: not cut.processes(ACTOR), 30.0, daemon)
     now = status(first)
     assert now["actors_silent"] == []
     assert successor in {actor["boot_id"] for actor in now["actors"]}
