@@ -77,7 +77,7 @@ class Connection:
         self.epoch = 0
         """Number of different serving processes seen."""
         self.retires, self.stale_at_s = False, 0.0
-        """Whether the serving process starts no new episodes now; when its newest answer came (`time.monotonic`), if that was stale, else 0."""
+        """Whether the serving process starts no new episodes now; and when its newest answer came if that was stale, else 0."""
         self.callers_waking = self.episodes_open = 0
         """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config

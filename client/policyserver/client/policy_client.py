@@ -299,7 +299,7 @@ class PolicyClient:
 
     @property
     def stale_runners(self) -> tuple[str, ...]:
-        """Addresses of the serving runners that had not heard of their daemon for some seconds at their newest answer: nothing is learned."""
+        """Addresses of the serving runners whose newest answer is stale: they had not heard of their daemon for some seconds."""
         return self._balancer.stale_runners()
 
     @property

@@ -15,13 +15,14 @@ class Process:
     def __init__(self, boot_id: str = "a") -> None:
         self.boot_id, self.ended = boot_id, list[str]()
         self.dropped = 0
-        """Episodes of which it can't tell any more."""
+        """Oldest episodes of which it can tell no more."""
         self.is_lost = self.is_late = False
         self._late: list[ServingReport] = []
 
     def ask(self, _: float, on_late: Callable[[Any], None], *, content: dict[str, int]) -> list[ServingReport]:
         first = max(content.get(self.boot_id, 0), self.dropped)
-        report = ServingReport({"boot_id": self.boot_id}, {"episode": self.ended[first:]} if self.ended[first:] else {}, episodes_from=first)
+        episodes = {"episode": self.ended[first:]} if self.ended[first:] else {}
+        report = ServingReport({"boot_id": self.boot_id}, episodes, episodes_from=first)
         late, self._late = self._late, []
         for each in late:
             on_late(each)

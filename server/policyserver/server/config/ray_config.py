@@ -42,9 +42,9 @@ class RayConfig(Config):
     """Whether a cluster is joined that asks for no authentication: any program that reaches it runs code on all its nodes."""
 
     send_secrets: bool = False
-    """Whether the daemon sends the certificate, key and token that `[listen]` names to its serving actors, over its own encrypted link, so that
-    they need not lie on each node. The actors keep them in memory. Needs Ray's TLS (`RAY_USE_TLS=1`): what lets an actor in at the link comes
-    by Ray's own connections."""
+    """Whether the daemon sends the certificate, key and token that `[listen]` names to its serving actors, over its own encrypted link, so
+    that they need not lie on each node. The actors keep them in memory. Needs Ray's TLS (`RAY_USE_TLS=1`): what lets an actor in at the
+    link comes by Ray's own connections."""
 
     silent_s: Annotated[float, Interval(ge=2, le=600)] = 5.0
     """Time without a sign of life, which comes once a second, after which the daemon leaves a serving actor out of sampling, and an actor

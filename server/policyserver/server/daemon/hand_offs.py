@@ -45,7 +45,7 @@ class HandOffs:
             return news
 
     def look(self, answers: Iterable[tuple[int, Any]]) -> None:
-        """Look at what actors answered, by their indices, and take out what is meant for this alone; answers to other calls are passed over."""
+        """Look at what actors answered, by their indices, and take out what is meant for this; answers to other calls are passed over."""
         for index, answer in answers:
             metrics = answer[-1] if isinstance(answer, tuple) and answer else answer
             if isinstance(metrics, dict) and HAND_OFF in metrics:
@@ -64,7 +64,7 @@ class HandOffs:
             process.undelivered += missing
             self._undelivered += missing
         logger.warning(
-            "serving actor %d handed off %d steps that never arrived: it was silent while they were on their way (counted as steps_undelivered)",
+            "serving actor %d handed off %d steps that never arrived: it was cut off while they were on their way (steps_undelivered)",
             index,
             missing,
         )

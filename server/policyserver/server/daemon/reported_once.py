@@ -1,4 +1,4 @@
-"""Takes each episode that a serving process reports once, whatever is lost or late between the two: a process reports it until it is known."""
+"""Takes each episode that a serving process reports once, whatever is lost or late between the two: it is told until it is known."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class SampleRequests:
             request.done([])
 
     def hold(self, is_held: bool) -> None:
-        """Answer requests with nothing, the one that waits at once, for nobody gets what they are answered; or go on as before."""
+        """Answer requests with nothing, the one that waits at once, for no answer would arrive; or go on as before."""
         self._is_held = is_held
         if is_held:
             self.interrupt()

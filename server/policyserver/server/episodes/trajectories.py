@@ -240,8 +240,8 @@ class Trajectories:
     def let_go(self, *, paused: bool, cut_off: bool) -> None:
         """Have what is recorded wait for the learner and let go of what comes; without a reason, record for the learner again.
 
-        Steps are still recorded, so that look-back and recurrent states are there when learning goes on, which it does from the pending step
-        of each episode on. A second call does nothing.
+        Steps are still recorded, so that look-back and recurrent states are there when learning goes on: from the pending step of each
+        episode on. A second call does nothing.
         """
         queue = self.queue
         if (paused, cut_off) != (queue.is_paused, queue.is_cut_off):

@@ -358,7 +358,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Return what was sampled since the last call, in RLlib's form."""
         others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
         metrics = with_others(self.metrics.reduce(), others)
-        if self._serving_loop is not None and self._is_on_cluster:
+        if self._index > 0 and self._serving_loop is not None and self._is_on_cluster:
             return with_hand_off(metrics, self._serving_loop.boot_id, self._serving_loop.core.steps_handed_off)
         return metrics
 
