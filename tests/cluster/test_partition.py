@@ -138,7 +138,6 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     assert actors[0]["boot_id"] != actors[1]["boot_id"]
     completed, in_doubt = (sum(each[name] for each in ledgers) for name in ("completed", "in_doubt"))
     recorded = sum(each["steps_completed"] for each in actors)
-    print(f"acknowledged {completed}, in doubt {in_doubt}, recorded {recorded}, {[counted(each) for each in actors]} counted: {stats}")
     assert completed <= recorded <= completed + in_doubt
     assert [counted(each) for each in actors] == [each["steps_completed"] for each in actors]
     assert stats[there]["steps_cut_off"] > 0

@@ -47,7 +47,7 @@ tests:
         alertname: PolicyServerActorSilent
         exp_alerts:
           - exp_labels: {{severity: page, instance: a}}
-            exp_annotations: {{summary: "Serving actors of a are silent, 1 of them: they serve their last version for a while, and learn nothing."}}
+            exp_annotations: {{summary: "Serving actors of a are silent, 1 of them: they serve an old version, and learn nothing."}}
       - eval_time: 22m
         alertname: PolicyServerGuardFired
         exp_alerts:

@@ -64,7 +64,7 @@ def test_it_listens_with_what_the_daemon_sent(link: RemoteLink, loop: ServingLoo
     link.order(SECRETS, (identity.certificate, identity.key, TOKEN), stays=True)
     binding.join(20.0)
     assert bound, "it waits for them"
-    for name, content in (("certificate", identity.certificate), ("token", TOKEN.encode()), ("other", b"another token, but as long")):
+    for name, content in (("certificate", identity.certificate), ("token", TOKEN.encode()), ("other", b"another-token-but-as-long")):
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
     address = bound[0].replace("127.0.0.1", "localhost")

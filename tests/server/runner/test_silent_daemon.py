@@ -67,9 +67,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(
-    serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch, missing_service: Callable[[str], NoReturn]
-) -> Iterator[Cluster]:
+def cluster(serve: ServingLoopHarness, monkeypatch: pytest.MonkeyPatch, missing_service: Callable[[str], NoReturn]) -> Iterator[Cluster]:
     if shutil.which("openssl") is None:
         missing_service("the command openssl, which makes a certificate, is not installed")
     monkeypatch.setattr(remote_link, "BEAT_S", 0.1)

@@ -20,7 +20,6 @@ from grpc_reflection.v1alpha import reflection
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
-from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.link_address import RemoteAddress
@@ -314,8 +313,8 @@ class ServingLoop:
         process = process_figures()
         return self.call(lambda: self._report(None if told is None else told.get(self.boot_id, 0), explores, process))
 
-    def _report(self, known: int | None, explores: bool, process: dict[str, float]) -> ServingReport:
-        statistics, (first, ended, missing) = self.core.statistics, self._untold.take(known)
+    def _report(self, told: int | None, explores: bool, process: dict[str, float]) -> ServingReport:
+        statistics, (first, ended, missing) = self.core.statistics, self._untold.take(told)
         return ServingReport(
             known(self._stats()),
             _columns(ended, explores),
