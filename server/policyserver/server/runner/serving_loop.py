@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import PolicyServerError
+from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.link_address import RemoteAddress
