@@ -48,7 +48,7 @@ def test_answers_of_several_runners_are_told_apart(service: Sequence[ReferenceSe
         assert client.counters().rows_stale == 1
         service[1].servicer.stale = False
         client.get_action("b", ZEROS)
-        assert client.stale_runners == ()
+        assert not client.stale_runners
         assert client.answered_stale().tolist() == [False, True], "of the newest get_actions"
         assert client.counters().rows_stale == 1
 
