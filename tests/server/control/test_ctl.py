@@ -270,3 +270,11 @@ def test_what_is_in_an_entry_of_a_list_is_laid_out_for_a_person() -> None:
     assert "name first" in shown
     assert "checkpoint number 1" in shown
     assert "{" not in shown
+
+
+def test_numbers_of_silent_actors_are_shown_on_one_line() -> None:
+    answer = plain(pb.StatusResponse(actors_silent=[1, 3]))
+    assert (answer["actors_silent"], answer["actors"]) == ([1, 3], [])
+    (shown,) = [line for line in laid_out(answer) if line.startswith("actors silent")]
+    assert shown.split() == ["actors", "silent", "1,", "3"]
+    assert "actors silent: 0" in list(laid_out(plain(pb.StatusResponse())))

@@ -306,7 +306,7 @@ def plain(message: Any) -> Plain:
             prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
             values[field.name] = field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
         elif hasattr(value, "extend"):
-            values[field.name] = [plain(each) for each in value]
+            values[field.name] = list(value) if field.message_type is None else [plain(each) for each in value]
         elif field.has_presence and not message.HasField(field.name):
             values[field.name] = None
         else:
@@ -318,7 +318,7 @@ def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
     """Lay an answer out for a person: a line for each value, a line for each entry of a list."""
     width = max(len(name) for name in answer)
     for name, value in answer.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and not (value and isinstance(value[0], int)):
             yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
             for each in value:
                 yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}" for key, one in _flat(each))
@@ -341,6 +341,8 @@ def _flat(entry: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)
