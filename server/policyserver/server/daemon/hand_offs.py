@@ -19,7 +19,7 @@ _KEPT = 1000
 
 
 @dataclass(slots=True)
-class _Process:
+class _Arrived:
     received: int = 0
     undelivered: int = 0
 
@@ -30,7 +30,7 @@ class HandOffs:
     def __init__(self) -> None:
         """Begin with nothing handed off."""
         self._lock = threading.Lock()
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[str, _Arrived] = {}
         self._undelivered = self._taken = 0
 
     @property
@@ -54,7 +54,7 @@ class HandOffs:
 
     def _compare(self, index: int, boot_id: str, handed_off: int, steps: int) -> None:
         with self._lock:
-            process = self._processes.setdefault(boot_id, _Process())
+            process = self._processes.setdefault(boot_id, _Arrived())
             while len(self._processes) > _KEPT:
                 del self._processes[next(iter(self._processes))]
             process.received += steps
