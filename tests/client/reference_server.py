@@ -77,6 +77,8 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.endpoints: list[str] = []
         self.identity: dict[str, Any] = {}
         """What it says of its run, its id and its stop, by field."""
+        self.stale = False
+        """Whether it says that it has not heard of its daemon."""
         self.handshakes: list[pb.Handshake] = []
         self.numbers = itertools.count()
         """Of the clients."""
@@ -137,6 +139,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             max_message_bytes=1 << 20,
             max_rows_per_message=self.max_rows,
             weights_seq_no=4,
+            stale=self.stale,
             **self.identity,
         )
 
@@ -180,6 +183,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             action_log_probs=bytes(4 * rows),
             weights_seq_nos=np.full(rows, 5, "<u8").tobytes(),
             errors=errors,
+            stale=self.stale,
         )
 
     def _find(self, name: str, handle: int, flags: StepFlag) -> Served:

@@ -36,9 +36,9 @@ CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
 class Cluster:
     """The first host is Ray's head, without a serving actor; each other one has room for so many."""
 
-    def __init__(self, hosts: Sequence[Host], *, actors_on_each: int = 1) -> None:
+    def __init__(self, hosts: Sequence[Host], *, actors_on_each: int = 1, variables: Mapping[str, str] | None = None) -> None:
         self.hosts = hosts
-        self.environment = {**OF_RAY_START, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = {**OF_RAY_START, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(variables or {})}
         self._rooms = f'--resources={{"serving": {actors_on_each}}}'
         write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
         hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", env=self.environment)

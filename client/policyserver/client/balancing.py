@@ -5,10 +5,11 @@ connected runner that has the fewest open ones of this client, and stays there: 
 listed first gets it, and the server begins the list for each client with another runner. So a thousand clients with one episode each are
 spread as evenly as one client with a thousand, and nothing is left to chance.
 
-A runner that says that it ends gets no episodes either: those that it refuses begin on another one. A runner that cannot be reached gets
-none; the client tries again for as long as it lives. If a connection breaks and its runner cannot be reached while others can, its
-episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. If the runner was only away, it
-ends them as those of a client that is gone.
+A runner that refuses new episodes, for it ends or has not heard of its daemon for too long, gets none for a while: those that it refuses
+begin on another one. Where another one learns, a runner whose answers are stale gets none, for nothing is learned from them. A runner that
+cannot be reached gets none; the client tries again for as long as it lives. If a connection breaks and its runner cannot be reached while
+others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. If the runner was
+only away, it ends them as those of a client that is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -33,6 +35,7 @@ from policyserver.common.errors import ClientClosedError, HandshakeError, Policy
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
+_REST_S = 5.0  # after which a runner that refused to start an episode, or whose answer was stale, may get one again
 
 
 class Balancer:
@@ -61,6 +64,8 @@ class Balancer:
         self._is_closed = False
         self._is_complete = True
         """No caller needs to wait for a runner that is about to connect."""
+        self._rests: dict[Connection, float] = {}
+        """Runners that refused to start an episode, with when they are asked again, by `time.monotonic`."""
         self._missed: set[str] = set()
         """Runners that the log says are missing."""
         self._given = self._make(target, (observation_space, action_space))
@@ -118,8 +123,12 @@ class Balancer:
         """Choose the runner of a new episode. Under the lock."""
         if len(self._connections) == 1:
             return self._given
+        now_s = time.monotonic()
+        for connection in [connection for connection, until_s in self._rests.items() if until_s <= now_s]:
+            del self._rests[connection]
+            connection.retires = False
         known = [connection for connection in self._connections if connection.session is not None]
-        return min(known, key=lambda connection: (not connection.is_open, connection.retires, connection.episodes_open))
+        return min(known, key=lambda each: (not each.is_open, each.retires, now_s - each.stale_at_s < _REST_S, each.episodes_open))
 
     def move_start(self, episode: ClientEpisode) -> bool:
         """Give an episode whose start its runner has refused, for that ends, to another one that is connected. Under the lock.
@@ -129,6 +138,7 @@ class Balancer:
         """
         refusing = cast(Connection, episode.connection)
         refusing.retires = True
+        self._rests[refusing] = time.monotonic() + _REST_S
         chosen = self.place()
         if chosen is refusing or chosen.retires or not chosen.is_open:
             return False
@@ -145,6 +155,11 @@ class Balancer:
         for row, episode in enumerate(rows.episodes):
             found.setdefault(episode.connection, []).append(row)
         return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]
+
+    def stale_runners(self) -> tuple[str, ...]:
+        """Return the targets of connected runners whose newest answer is stale."""
+        with self.shared.lock:
+            return tuple(connection.target for connection in self._connections if connection.is_open and connection.stale_at_s)
 
     def wait(self, call: Call, timeout_s: float) -> None:
         """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.

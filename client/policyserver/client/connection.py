@@ -76,8 +76,8 @@ class Connection:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.retires = False
-        """Whether the serving process starts no new episodes any more."""
+        self.retires, self.stale_at_s = False, 0.0
+        """Whether the serving process starts no new episodes now; and when its newest answer came if that was stale, else 0."""
         self.callers_waking = self.episodes_open = 0
         """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config
@@ -330,7 +330,7 @@ class Connection:
         with self._lock:
             if self._is_closed:
                 return
-            before, self.session = self.session, session
+            before, self.session, self.stale_at_s = self.session, session, time.monotonic() * session.info.stale
             self._spaces = session.info.observation_space, session.info.action_space
             if before is None or before.info.boot_id != session.info.boot_id:
                 self.epoch, self.retires = self.epoch + 1, False
@@ -361,9 +361,8 @@ class Connection:
         with self._lock:
             if stream.has_ended:  # the callers know already that the client was closed
                 return
-            self._shared.rows_answered += rows
-            self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
-            first = 0
+            self._shared.note_answer(rows, reply)
+            self.stale_at_s, first = time.monotonic() * reply.is_stale, 0
             for part in parts:
                 part.reply, part.first, part.epoch, part.rooms = reply, first, self.epoch, self.rooms
                 first += len(part.rows.episodes)

@@ -150,6 +150,8 @@ class Reply:
     """One per row: the policy version that answered, uint64."""
     weights_seq_no: int
     """Newest of them."""
+    is_stale: bool = False
+    """Whether the serving runner had not heard of its daemon for some seconds."""
 
 
 def handshake(
@@ -277,6 +279,7 @@ def to_reply(message: pb.StepReply, rows: int, session: NegotiatedSession) -> Re
         errors={error.row: _to_error(error, session) for error in message.errors},
         weights_seq_nos=versions,
         weights_seq_no=int(versions.max(initial=0)),
+        is_stale=message.stale,
     )
 
 

@@ -38,6 +38,8 @@ class ServerInfo:
     """Name that the server gives itself, the same in all its serving processes; empty: none."""
     stop_timeout_s: float
     """Longest time an orderly stop of the server takes, seconds; 0: not known."""
+    stale: bool
+    """Whether the serving process has not heard of its daemon for some seconds: it serves the last version that it got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class ClientCounters:
     """Steps in the messages, those sent again included."""
     rows_answered: int
     """Steps answered, refusals included."""
+    rows_stale: int
+    """Of these, the steps answered by a serving runner that had not heard of its daemon for some seconds."""
     connections: int
     """Handshakes made: 1 for each serving runner plus the number of reconnects."""
     episodes_lost: int

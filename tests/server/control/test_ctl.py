@@ -146,7 +146,7 @@ def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(st
             heard.set()
 
         nothing = lambda *_: None  # noqa: E731
-        return follow_driver(starting.link.path, nothing, lambda: None, nothing, dict, {LOG_LEVEL: on_level})
+        return follow_driver(starting.link.path, nothing, lambda: None, nothing, lambda _: {}, {LOG_LEVEL: on_level})
 
     told: list[tuple[list[str], threading.Event]] = [([], threading.Event()), ([], threading.Event())]
     stops = [follow(*told[0])]
@@ -317,3 +317,11 @@ def test_what_is_in_an_entry_of_a_list_is_laid_out_for_a_person() -> None:
     assert "name first" in shown
     assert "checkpoint number 1" in shown
     assert "{" not in shown
+
+
+def test_numbers_of_silent_actors_are_shown_on_one_line() -> None:
+    answer = plain(pb.StatusResponse(actors_silent=[1, 3]))
+    assert (answer["actors_silent"], answer["actors"]) == ([1, 3], [])
+    (shown,) = [line for line in laid_out(answer) if line.startswith("actors silent")]
+    assert shown.split() == ["actors", "silent", "1,", "3"]
+    assert "actors silent: 0" in list(laid_out(plain(pb.StatusResponse())))

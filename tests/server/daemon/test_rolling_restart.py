@@ -55,7 +55,7 @@ class Actor:
         """Whether its process would have ended."""
         return self._left.is_set()
 
-    def report(self) -> Any:
+    def report(self, _: Any) -> Any:
         return self.loop.report(explores=True)
 
     def successor(self) -> Actor:

@@ -45,7 +45,7 @@ class Follower:
             note("drain"),
             self.gone.set,
             note("state"),
-            lambda: self.answer(),
+            lambda asked: self.answer(),
             {kind: note(kind) for kind in (INTERRUPT, PAUSE, ENDPOINTS)},
             {ROLL_BACK: lambda asked: ("rolled", asked)},
         )
@@ -233,7 +233,7 @@ def plain_follower(
     on_grace_over: Callable[[], None] = nothing,
     on_heard: Callable[[], None] = nothing,
 ) -> RemoteFollower:
-    followed = Followed(lambda final: None, nothing, lambda state: None, nothing)
+    followed = Followed(lambda final: None, nothing, lambda state: None, lambda asked: None)
     hello = pb.Hello(index=1, version=VERSION, host="machine1")
     return RemoteFollower(where, secret, hello, followed, on_silent=on_silent, on_grace_over=on_grace_over, on_heard=on_heard)
 

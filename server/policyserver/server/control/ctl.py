@@ -345,7 +345,7 @@ def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
     """Lay an answer out for a person: a line for each value, a line for each entry of a list."""
     width = max(len(name) for name in answer)
     for name, value in answer.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and not (value and isinstance(value[0], int)):
             yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
             for each in value:
                 entry = each if isinstance(each, dict) else {"": each}
@@ -369,6 +369,8 @@ def _flat(entry: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)

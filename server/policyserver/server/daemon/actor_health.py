@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from policyserver.server.daemon.hand_offs import HandOffs
+
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
@@ -22,6 +24,14 @@ class ActorHealth:
         self._lock = threading.Lock()
         self._silent: set[int] = set()
         self._manager: Any = None
+        self.hand_offs = HandOffs()
+        """What arrives of the steps that the actors hand off."""
+
+    @property
+    def silent(self) -> list[int]:
+        """RLlib's indices of the actors that are silent."""
+        with self._lock:
+            return sorted(self._silent)
 
     def watch(self, algorithm: Algorithm) -> None:
         """Tell this algorithm's manager from now on, and let it wait for no actor that is silent, whatever its own time-outs are."""
@@ -33,7 +43,9 @@ class ActorHealth:
         ) -> Any:
             if timeout_seconds != 0.0 and self._gives_up(remote_actor_ids, remote_calls, timeout_seconds):
                 timeout_seconds = 0.0
-            return fetch(remote_actor_ids=remote_actor_ids, remote_calls=remote_calls, timeout_seconds=timeout_seconds, **others)
+            fetched = fetch(remote_actor_ids=remote_actor_ids, remote_calls=remote_calls, timeout_seconds=timeout_seconds, **others)
+            self.hand_offs.look((result.actor_id, result.get()) for result in fetched[1] if result.ok)
+            return fetched
 
         manager._fetch_result = fetch_of_heard
         with self._lock:

@@ -13,6 +13,7 @@ import grpc
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
+from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointFolder
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
@@ -49,6 +50,8 @@ class AdminAnswers(ServingAnswers):
         self._safe_point = safe_point
         self._learning: Learning | None = None
         self._restarting = threading.Lock()
+        self.actor_health: ActorHealth | None = None
+        """What is known of actors on other machines; None without them."""
 
     def begin(self, learning: Learning, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what it learns, how serving goes, and where calls are recorded."""
@@ -61,6 +64,9 @@ class AdminAnswers(ServingAnswers):
         """Say how serving and learning are."""
         learning, response = self._learning, super().status(request)
         response.learning = self._learning_state
+        if (health := self.actor_health) is not None:
+            response.actors_silent.extend(health.silent)
+            response.steps_undelivered = health.hand_offs.undelivered
         if learning is None:
             return response
         saved, iterated_s = learning.saved, learning.iterated_s

@@ -41,6 +41,7 @@ from policyserver.server.daemon.preflight import (
 )
 from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
@@ -48,6 +49,7 @@ from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
+from policyserver.server.grpc_front.listen_security import ListenSecrets
 from policyserver.server.processes.link import INTERRUPT, Link
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
@@ -84,6 +86,8 @@ class Daemon:
         self._is_ready = False
         store = config.store_file if config.recording.enabled else None
         self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: not self._safe_point.is_paused)
+        self._metrics.silent = lambda: len(self._actor_health.silent)
+        self._metrics.take_undelivered = self._actor_health.hand_offs.take
         self._told_to_stop = False
         self._told_to_stop_lock = threading.Lock()
 
@@ -126,12 +130,14 @@ class Daemon:
             pointer = config.run_folder / "ray"
             ray_process = JoinedRay(config.ray, pointer) if config.ray.joins else RayProcess(pointer)
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
-            actors = open_link(ray_process, config.ray, self._actor_health.note)
+            secrets = ListenSecrets.read(config.listen) if config.ray.send_secrets else None
+            actors = open_link(ray_process, config.ray, self._actor_health.note, secrets)
             link = self._link = actors.link
             ending.callback(link.close)
             answers = AdminAnswers(
                 config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
             )
+            answers.actor_health = self._actor_health
             try:
                 learning = self._start(ray_process, actors, checkpoints, answers, ending)
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
@@ -157,7 +163,7 @@ class Daemon:
                     returns.report(report)
 
             signs = SignsOfLife(self._manager, lambda: self._safe_point.passes, lambda: f"iteration {learning.progress.iteration}")
-            watch = ServingWatch(link.ask, sink, self._tags, on_report, signs.look)
+            watch = ServingWatch(ReportedOnce(link).ask, sink, self._tags, on_report, signs.look)
             ending.callback(watch.close)
             if returns is not None:
                 learning.begin_look, learning.end_look = watch.look, functools.partial(watch.wait_looked, _LOOK_S)

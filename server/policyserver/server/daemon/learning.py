@@ -220,6 +220,7 @@ class Learning:
         )
 
     def _finish(self, report: TrainingReport, sink: Sink, tags: Mapping[str, str]) -> None:
+        report = dataclasses.replace(report, steps_undelivered=self._metrics.take_undelivered())
         self.progress, self.iterated_s = report.progress, time.monotonic()
         self._offer_state()
         every = self._config.checkpoints.every_iterations

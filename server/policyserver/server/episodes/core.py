@@ -29,6 +29,7 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.ending_error import ending_error
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
+from policyserver.server.episodes.learner_absence import LearnerAbsence
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
@@ -113,6 +114,7 @@ class EpisodeCore:
             self.ended,
         )
         self._pass.learns = demand.learns
+        self.absence = LearnerAbsence(self._trajectories, self.room, self._requests, self.ended)
         self._leaves = False
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
@@ -185,6 +187,11 @@ class EpisodeCore:
         return self._table.open
 
     @property
+    def steps_handed_off(self) -> int:
+        """Steps given to the learner so far. From any thread."""
+        return self._trajectories.steps_handed_off
+
+    @property
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
         return self._pass.starts.refusal()
@@ -220,12 +227,7 @@ class EpisodeCore:
 
     def pause_learning(self, paused: bool) -> None:
         """Let steps by-pass the hand-off and let no question wait, or go on as before."""
-        if paused:
-            self._trajectories.pause()
-        else:
-            self._trajectories.resume()
-        self.room.pause(paused)
-        self.ended.is_paused = paused
+        self.absence.pause(paused)
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
@@ -283,7 +285,8 @@ class EpisodeCore:
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.queue.steps_dropped
-        statistics.steps_paused = trajectories.steps_paused
+        statistics.steps_paused, statistics.steps_cut_off = trajectories.steps_let_go
+        statistics.daemon_silent_s = self.absence.silent_s
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
@@ -362,6 +365,7 @@ class EpisodeCore:
                 unfinished.append(submission)
             else:
                 self.statistics.rows_refused += len(submission.replies.refusals) - submission.replies.waiting
+                submission.replies.is_stale = self.absence.is_silent
                 submission.done(submission.replies)
         self._pending[:0] = unfinished
         if self._pending:

@@ -68,7 +68,7 @@ class SampleRequests:
         self._surplus_steps = 0
         self._newest_rows_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
-        self._is_draining = False
+        self._is_draining = self._is_held = False
 
     def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
@@ -91,6 +91,14 @@ class SampleRequests:
             request.timer.cancel()
             request.done([])
 
+    def hold(self, is_held: bool) -> None:
+        """Answer requests with nothing, the one that waits at once, for no answer would arrive; or go on as before."""
+        self._is_held = is_held
+        if is_held:
+            self.interrupt()
+        else:
+            self.look()
+
     def note_rows(self) -> None:
         """Note that rows were applied."""
         self._newest_rows_s = asyncio.get_running_loop().time()
@@ -111,7 +119,7 @@ class SampleRequests:
             self._answer(request, ready, self._trajectories.open_pages())
             return
         want = max(1, request.want_steps - self._surplus_steps)
-        if ready < want or (not last_call and self._last_steps_are_to_come(request)):
+        if self._is_held or ready < want or (not last_call and self._last_steps_are_to_come(request)):
             return
         if self._takes_everything(want, ready):
             self._answer(request, ready, self._trajectories.open_pages())
@@ -149,7 +157,7 @@ class SampleRequests:
         request = self._request
         if request is None:
             return
-        if not request.or_fewer:
+        if not request.or_fewer or self._is_held:
             self._request = None
             request.done([])
             return

@@ -242,6 +242,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             run=config.run,
             instance_id=config.instance_id,
             stop_timeout_s=config.stop_timeout_s,
+            stale=self._core.absence.is_silent,
         )
 
     # Unary calls ---------------------------------------------------------------------------------------------------------------------

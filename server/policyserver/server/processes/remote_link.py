@@ -39,7 +39,7 @@ class _Actor:
     """One actor that is connected."""
 
     def __init__(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
-        self.index, self.host = int(hello.index), str(hello.host)
+        self.index, self.host, self.boot_id = int(hello.index), str(hello.host), str(hello.boot_id)
         self.heard_s = time.monotonic()
         self._context = context
         self.waiting: queue.SimpleQueue[pb.DriverMessage | None] = queue.SimpleQueue()
@@ -92,6 +92,10 @@ class RemoteLink(service.DriverLinkServicer):
         self._silent: set[int] = set()
         self._refused: dict[int, str] = {}
         """Why, by actor, as it was logged."""
+        self._newest: dict[int, str] = {}
+        """The process of each actor that came last, by its boot id."""
+        self._replaced: dict[str, None] = {}
+        """Processes that have a successor, by boot id: Ray gave them up while they were cut off, and they may come back."""
         self._told: set[int] = set()
         """The actors that the daemon was told to be silent."""
         self._telling = threading.Lock()  # taken before the other lock, and by no signal handler
@@ -202,6 +206,10 @@ class RemoteLink(service.DriverLinkServicer):
             self._refuse(first.hello, context)
             return
         actor = _Actor(first.hello, context)
+        if not self._is_newest(actor):
+            text = f"serving actor {actor.index} has a successor, which Ray made while this process was silent: it ends"
+            logger.warning("%s (on %s)", text, actor.host)
+            context.abort(grpc.StatusCode.ABORTED, text)
         with self._lock:
             self._refused.pop(actor.index, None)
             if (before := self._actors.get(actor.index)) is not None:
@@ -217,6 +225,19 @@ class RemoteLink(service.DriverLinkServicer):
                 yield message
         finally:
             self._forget(actor)
+
+    def _is_newest(self, actor: _Actor) -> bool:
+        """Take note of the process that an actor is now; False if another one has its place."""
+        with self._lock:
+            before = self._newest.get(actor.index, "")
+            if actor.boot_id in self._replaced:
+                return False
+            self._newest[actor.index] = actor.boot_id
+            if before and before != actor.boot_id:
+                self._replaced[before] = None
+                while len(self._replaced) > _MOST_ACTORS:
+                    del self._replaced[next(iter(self._replaced))]
+            return True
 
     def _refuse(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         """Refuse an actor of another version, which asks again each second: it is logged once."""

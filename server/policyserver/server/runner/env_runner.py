@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -40,25 +40,15 @@ from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.processes import link
 from policyserver.server.processes.driver_link import leave_at_once
-from policyserver.server.processes.link import (
-    DROP_POLICY,
-    ENDPOINTS,
-    HOLD_POLICY,
-    INTERRUPT,
-    LOG_LEVEL,
-    PAUSE,
-    POLICIES,
-    RETIRE,
-    ROLL_BACK,
-    Followed,
-)
+from policyserver.server.processes.link import Followed
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.runner.following import follow, node_ip
 from policyserver.server.runner.learner_demand import learner_demand
-from policyserver.server.runner.metrics import log_samples, with_others
+from policyserver.server.runner.metrics import log_samples, with_hand_off, with_others
 from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.seeding import seeded
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -178,17 +168,18 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._prepare_process()
         if config.driver_link is not None:
             orders: dict[str, Callable[[Any], None]] = {
-                INTERRUPT: lambda _: loop.interrupt_sample(),
-                LOG_LEVEL: logging.getLogger().setLevel,
-                PAUSE: loop.pause_learning,
-                DROP_POLICY: self.drop_policy,
-                POLICIES: self.hold_policies,
-                ENDPOINTS: self.take_endpoints,
+                link.INTERRUPT: lambda _: loop.interrupt_sample(),
+                link.LOG_LEVEL: logging.getLogger().setLevel,
+                link.PAUSE: loop.pause_learning,
+                link.DROP_POLICY: self.drop_policy,
+                link.POLICIES: self.hold_policies,
+                link.ENDPOINTS: self.take_endpoints,
+                link.SECRETS: loop.take_secrets,
             }
             questions: dict[str, Callable[[Any], Any]] = {
-                ROLL_BACK: self.roll_back,
-                HOLD_POLICY: self.hold_policy,
-                RETIRE: retirement.follow,
+                link.ROLL_BACK: self.roll_back,
+                link.HOLD_POLICY: self.hold_policy,
+                link.RETIRE: retirement.follow,
             }
             followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
             self._stop_following = follow(config.driver_link, followed, self._index, loop)
@@ -275,10 +266,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.report_training(report)
 
-    def report(self) -> ServingReport:
-        """Return how a serving instance does, and the episodes that ended since the last call. From any thread."""
+    def report(self, told: Mapping[str, int] | None = None) -> ServingReport:
+        """Return how a serving instance does, and the episodes that ended, but for those that were `told`: see `UntoldEpisodes`."""
         assert self._serving_loop is not None
-        report = self._serving_loop.report(explores=bool(self.config.explore))
+        report = self._serving_loop.report(told, explores=bool(self.config.explore))
         shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
         if shadow is None:
             return report
@@ -351,6 +342,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def _wait_for_steps(self, want: int, serving_loop: ServingLoop) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
+        if not self._waits_for_fragment and serving_loop.takes_old_call():
+            return []
         until_s = time.monotonic() + hand_off.max_segment_age_s
         blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
         while self._waits_for_fragment and not blocks:
@@ -364,7 +357,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""
         others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
-        return with_others(self.metrics.reduce(), others)
+        metrics = with_others(self.metrics.reduce(), others)
+        if self._index > 0 and self._serving_loop is not None and self._is_on_cluster:
+            return with_hand_off(metrics, self._serving_loop.boot_id, self._serving_loop.core.steps_handed_off)
+        return metrics
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
         """Return the spaces under the names that RLlib's connectors and modules look for."""

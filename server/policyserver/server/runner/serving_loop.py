@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,14 +23,16 @@ from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
+from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.ended_episodes import EndedEpisode
-from policyserver.server.episodes.ending_error import ending_error
+from policyserver.server.episodes.ending_error import ending_error, silence_error
 from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.episodes.untold_episodes import UntoldEpisodes
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.listen_address import check_free
-from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
+from policyserver.server.grpc_front.listen_security import ListenSecrets, TokenInterceptor
 from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
 from policyserver.server.processes.serving_report import ServingReport
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIM_INTERVAL_S = 10.0
+_SECRETS_S = 30.0  # an actor whose link is away tries again each second
 _CALLS_AT_ONCE = 1000
 """Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
 _CHANNEL_OPTIONS = [
@@ -82,6 +85,10 @@ class ServingLoop:
         self._stopped = threading.Event()
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
+        self._calls_are_old = False
+        """Whether calls that begin now may be from before the daemon's silence."""
+        self._secrets: ListenSecrets | None = None
+        self._has_secrets = threading.Event()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
         self.advertise: Callable[[str], str] = lambda bound: bound
         """Makes what clients are told of an address that is listened on."""
@@ -101,9 +108,17 @@ class ServingLoop:
         """Serve on an address (default: the configured one) and return it, with the port the system chose if it was 0.
 
         Raises:
-            OSError: The address can't be bound, for example because another server has it.
+            OSError: The address can't be bound, for example because another server has it; or the daemon sends no secrets.
         """
+        link = self._config.driver_link
+        if isinstance(link, RemoteAddress) and link.sends_secrets and not self._has_secrets.wait(_SECRETS_S):
+            raise OSError(f"expected certificate, key and token from the daemon within {_SECRETS_S:g} s (ray.send_secrets), received none")
         return self._call(self._bind(address or self._config.listen.address))
+
+    def take_secrets(self, sent: tuple[bytes, bytes, str]) -> None:
+        """Take what the daemon has this process listen with, in place of the configured files. From any thread."""
+        self._secrets = ListenSecrets(*sent)
+        self._has_secrets.set()
 
     def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
         """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
@@ -191,17 +206,28 @@ class ServingLoop:
         return self.core.episodes_open
 
     def daemon_is_silent(self) -> None:
-        """Go on without the daemon: steps by-pass the learner, and no caller waits for it."""
-        self.post(lambda: self.core.pause_learning(True))
+        """Go on without the daemon: answers are marked as stale, steps by-pass the learner, and no caller waits for it."""
+        self.post(partial(self._note_silence, True))
 
     def daemon_is_away(self) -> None:
         """Say NOT_SERVING and refuse new episodes, until the daemon is heard of: the weights are too old. Open episodes go on."""
+        logger.warning("the daemon has been silent for too long: no new episodes begin here until it is heard of")
         self.post(partial(self._hold, is_held=True))
 
     def daemon_is_back(self) -> None:
         """Go on as before the daemon was silent."""
         self.post(partial(self._hold, is_held=False))
-        self.post(lambda: self.core.pause_learning(False))
+        self.post(partial(self._note_silence, False))
+
+    def takes_old_call(self) -> bool:
+        """Tell, once, whether a call of RLlib's that begins now may be from before the daemon's silence, so that its answer goes nowhere.
+
+        The first call after the silence may, unless RLlib has set a state since, which comes after such calls.
+        """
+        is_old = self._calls_are_old and not self.core.absence.is_silent
+        if is_old:
+            self._calls_are_old = False
+        return is_old
 
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
@@ -234,19 +260,19 @@ class ServingLoop:
 
     async def _start(self) -> None:
         self.core = self._make_core()
+        self._untold = UntoldEpisodes(self.core.ended)
         self._trim()
 
     async def _bind(self, address: str) -> str:
         listen = dataclasses.replace(self._config.listen, address=address)
-        check_listen(listen)
+        secrets = self._secrets or ListenSecrets.read(listen)
         target = parse_address(address)
         options = [
             *_CHANNEL_OPTIONS,
             ("grpc.max_receive_message_length", listen.max_message_bytes),
             ("grpc.max_send_message_length", listen.max_message_bytes),
         ]
-        secret = token(listen)
-        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
+        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secrets.token)] if secrets.token else [])]
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         if self._servicer is None:
             numbers = ClientNumbers(*self.client_numbers)
@@ -258,7 +284,7 @@ class ServingLoop:
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = server_credentials(listen)
+        credentials = secrets.credentials()
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         except RuntimeError as error:
@@ -278,13 +304,18 @@ class ServingLoop:
         """Return the addresses at which clients reach this server. From any thread."""
         return [self.advertise(bound) for bound in self.addresses]
 
-    def report(self, *, explores: bool) -> ServingReport:
-        """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
-        process = process_figures()
-        return self.call(lambda: self._report(explores, process))
+    def report(self, told: Mapping[str, int] | None = None, *, explores: bool) -> ServingReport:
+        """Return how serving goes, and the episodes that ended. From any thread.
 
-    def _report(self, explores: bool, process: dict[str, float]) -> ServingReport:
-        statistics, (ended, missing) = self.core.statistics, self.core.ended.take()
+        Args:
+            told: How many ended episodes of each serving process, by its boot id, need not be told again. Unset: those of earlier calls.
+            explores: Whether the policy does.
+        """
+        process = process_figures()
+        return self.call(lambda: self._report(None if told is None else told.get(self.boot_id, 0), explores, process))
+
+    def _report(self, told: int | None, explores: bool, process: dict[str, float]) -> ServingReport:
+        statistics, (first, ended, missing) = self.core.statistics, self._untold.take(told)
         return ServingReport(
             known(self._stats()),
             _columns(ended, explores),
@@ -296,6 +327,7 @@ class ServingLoop:
             process,
             *self.core.by_hand(),
             policies=statistics.policies,
+            episodes_from=first,
         )
 
     def _stats(self) -> ServerStats:
@@ -303,8 +335,12 @@ class ServingLoop:
         stats.boot_id, stats.uptime_s, stats.training = self.boot_id, time.monotonic() - self._started_s, self._training
         return stats
 
+    def _note_silence(self, is_silent: bool) -> None:
+        self._calls_are_old = self._calls_are_old or is_silent
+        self.core.absence.note_silence(is_silent)
+
     def _hold(self, *, is_held: bool) -> None:
-        self.core.hold_starts(ending_error(is_final=False) if is_held else None)
+        self.core.hold_starts(silence_error() if is_held else None)
         self._say_whether_it_serves()
 
     def _say_whether_it_serves(self) -> None:
