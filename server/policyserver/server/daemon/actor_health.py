@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from policyserver.server.daemon.shares_of_batch import SharesOfBatch
+
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
-_SLICE_S = 0.25
+_SLICE_S = 0.1
 """How long Ray is waited for between two looks at what is silent: its wait can't be woken."""
 
 
@@ -22,6 +24,7 @@ class ActorHealth:
         self._lock = threading.Lock()
         self._silent: set[int] = set()
         self._manager: Any = None
+        self._shares: SharesOfBatch | None = None
 
     def watch(self, algorithm: Algorithm) -> None:
         """Tell this algorithm's manager from now on, and let it wait for no actor that is silent, whatever its own time-outs are."""
@@ -37,7 +40,7 @@ class ActorHealth:
 
         manager._fetch_result = fetch_of_heard
         with self._lock:
-            self._manager = manager
+            self._manager, self._shares = manager, SharesOfBatch(algorithm)
             for index in self._silent:
                 self._leave_out(index)
 
@@ -54,6 +57,8 @@ class ActorHealth:
     def _leave_out(self, index: int) -> None:
         if self._manager is not None and index in self._manager.actor_ids():
             self._manager.set_actor_state(index, False)
+            if self._shares is not None:
+                self._shares.leave_out(index)
 
     def _gives_up(self, indices: Sequence[int], calls: list[Any], timeout_s: float | None) -> bool:
         """Wait until all calls are answered, or the time is over, or those that are missing are of silent actors: then say True."""
@@ -63,11 +68,11 @@ class ActorHealth:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         missing = list(calls)
         while missing:
+            with self._lock:
+                if all(by_call[call] in self._silent for call in missing):
+                    return True
             left_s = _SLICE_S if deadline_s is None else min(_SLICE_S, deadline_s - time.monotonic())
             if left_s <= 0:
                 return True
             _, missing = ray.wait(missing, num_returns=len(missing), timeout=left_s)
-            with self._lock:
-                if missing and all(by_call[call] in self._silent for call in missing):
-                    return True
         return False

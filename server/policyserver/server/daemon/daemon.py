@@ -39,8 +39,9 @@ from policyserver.server.daemon.preflight import (
     prepare_store,
     tell_of_open_folder,
 )
-from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
+from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.remote_learners import learner_resources, share_the_machine
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
@@ -246,6 +247,7 @@ class Daemon:
             from policyserver.server.daemon.ray_nodes import check_nodes
 
             check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
+            check_nodes(learner_resources(rllib_config), rllib_config.num_learners, serves=False)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -265,6 +267,8 @@ class Daemon:
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
         if config.ray.joins:
             self._actor_health.watch(algorithm)
+            keep_state_server_here(algorithm)
+        share_the_machine(algorithm.learner_group, config.learner)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")

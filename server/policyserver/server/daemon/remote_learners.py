@@ -1,0 +1,65 @@
+"""Learners in processes of their own (`algorithm.learners.num_learners`), on this machine or on others of a cluster.
+
+RLlib gives neither their priority nor the result of a restore back to the daemon: it drops the answers by which they say that it failed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from policyserver.server.config.daemon_config import LearnerConfig
+from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
+from policyserver.server.daemon.learner_calls import of_learners
+from policyserver.server.processes.processor_share import lower_priority
+from policyserver.server.processes.weights_sum import sha256_of_weights
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.core.learner.learner_group import LearnerGroup
+
+
+def learner_resources(built: AlgorithmConfig) -> dict[str, float]:
+    """Return the Ray resources that one learner takes, as RLlib asks for them."""
+    gpus = max(0.0, float(built.num_gpus_per_learner))
+    cpus = built.num_cpus_per_learner
+    each = {"CPU": float(not gpus) if cpus == "auto" else float(cpus), "GPU": gpus, **(built.custom_resources_per_learner or {})}
+    return {name: amount for name, amount in each.items() if amount}
+
+
+def share_the_machine(learners: LearnerGroup, config: LearnerConfig) -> None:
+    """Have learners in processes of their own give way to serving actors, as the daemon does.
+
+    Raises:
+        LearnerCallError: One did not.
+    """
+    if not learners.is_local:
+        of_learners(learners, _give_way, threads=config.threads, niceness=config.niceness)
+
+
+def check_restored(learners: LearnerGroup, checkpoint: Checkpoint) -> None:
+    """Look whether learners in processes of their own have a checkpoint's weights.
+
+    Raises:
+        CheckpointError: One has others.
+        LearnerCallError: One does not answer.
+    """
+    if learners.is_local or not checkpoint.weights_sha256:
+        return
+    sums = of_learners(learners, _weights_sum)
+    if any(each != checkpoint.weights_sha256 for each in sums):
+        raise CheckpointError(
+            f"{checkpoint.path}: expected all {len(sums)} learners to have its weights after the restore, of SHA-256 "
+            f"{checkpoint.weights_sha256}, received {', '.join(sums)}; why a learner could not read it is in the log of its process"
+        )
+
+
+def _give_way(learner: Any, *, threads: int, niceness: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    lower_priority(niceness)
+
+
+def _weights_sum(learner: Any) -> str:
+    (weights,) = learner.get_state(components="rl_module", inference_only=True)["rl_module"].values()
+    return sha256_of_weights(weights)
