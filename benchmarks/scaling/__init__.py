@@ -1,4 +1,4 @@
-"""How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md.
+"""How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md. What passes through the driver is measured.
 
-Imports nothing of ours.
+Imports `tests.cluster`.
 """

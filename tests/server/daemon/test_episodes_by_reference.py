@@ -29,7 +29,6 @@ def came(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         numbers.append(len(episodes))
         return episodes
 
-    counted.__module__, counted.__qualname__ = made.__module__, made.__qualname__
     monkeypatch.setattr(segments, "episodes_of", counted)
     yield numbers
 

@@ -22,6 +22,7 @@ from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.actor_link import ActorLink, open_link
 from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.bounded_fetch import bound_fetches
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
@@ -268,6 +269,7 @@ class Daemon:
         if config.ray.joins:
             self._actor_health.watch(algorithm)
             keep_state_server_here(algorithm)
+            bound_fetches(algorithm.learner_group, config.ray.silent_s)
         share_the_machine(algorithm.learner_group, config.learner)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
