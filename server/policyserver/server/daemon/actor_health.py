@@ -39,6 +39,13 @@ class ActorHealth:
             return fetch(remote_actor_ids=remote_actor_ids, remote_calls=remote_calls, timeout_seconds=timeout_seconds, **others)
 
         manager._fetch_result = fetch_of_heard
+        group = algorithm.env_runner_group
+        probe = group.probe_unhealthy_env_runners
+
+        def probe_heard() -> list[int]:  # RLlib's would add to what waits for a silent actor, each time that it trains
+            return [] if self._silent_alone_are_unhealthy(manager) else list(probe())
+
+        group.probe_unhealthy_env_runners = probe_heard
         with self._lock:
             self._manager, self._shares = manager, SharesOfBatch(algorithm)
             for index in self._silent:
@@ -53,6 +60,11 @@ class ActorHealth:
             (self._silent.add if is_silent else self._silent.discard)(index)
             if is_silent:
                 self._leave_out(index)
+
+    def _silent_alone_are_unhealthy(self, manager: Any) -> bool:
+        with self._lock:
+            unhealthy = {index for index in manager.actor_ids() if not manager.is_actor_healthy(index)}
+            return bool(unhealthy) and unhealthy <= self._silent and not manager._restored_actors
 
     def _leave_out(self, index: int) -> None:
         if self._manager is not None and index in self._manager.actor_ids():
