@@ -42,7 +42,7 @@ from policyserver.server.daemon.preflight import (
 )
 from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
-from policyserver.server.daemon.remote_learners import learner_resources, share_the_machine
+from policyserver.server.daemon.remote_learners import keep_in_service, learner_resources, share_the_machine
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
@@ -271,6 +271,7 @@ class Daemon:
             keep_state_server_here(algorithm)
             bound_fetches(algorithm.learner_group, config.ray.silent_s)
         share_the_machine(algorithm.learner_group, config.learner)
+        keep_in_service(algorithm.learner_group)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
