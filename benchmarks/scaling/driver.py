@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -61,8 +61,8 @@ class _Counted:
     at_s: float
     driver_s: float
     """Processor time of the driver's process."""
-    ray_s: float
-    """Of Ray's own processes beside it."""
+    ray_s: dict[int, float]
+    """Of Ray's own processes beside it, by their number."""
     received: int
     sent: int
 
@@ -86,15 +86,14 @@ def measure(name: str) -> PassedThrough:
     steps = last["handed_off"] - newest["handed_off"]
     share = (ended.at_s - began.at_s) / (idle.at_s - before.at_s)
 
-    def of_steps(what: str) -> float:
-        busy = getattr(ended, what) - getattr(began, what)
-        return float(max(0.0, busy - share * (getattr(idle, what) - getattr(before, what))) / steps)
+    def of_steps(taken: Callable[[_Counted, _Counted], float]) -> float:
+        return max(0.0, taken(began, ended) - share * taken(before, idle)) / steps
 
     return PassedThrough(
-        driver_us=1e6 * of_steps("driver_s"),
-        ray_us=1e6 * of_steps("ray_s"),
-        received_bytes=of_steps("received"),
-        sent_bytes=of_steps("sent"),
+        driver_us=1e6 * of_steps(lambda first, second: second.driver_s - first.driver_s),
+        ray_us=1e6 * of_steps(_of_ray),
+        received_bytes=of_steps(lambda first, second: second.received - first.received),
+        sent_bytes=of_steps(lambda first, second: second.sent - first.sent),
         steps=steps,
         updates=last["version"] - newest["version"],
         seconds=ended.at_s - began.at_s,
@@ -104,9 +103,13 @@ def measure(name: str) -> PassedThrough:
 
 def _count(host: Host, daemon: ClusterDaemon) -> _Counted:
     (driver,) = host.processes("serve --config")[-1:]
-    of_ray = [*host.processes("raylet"), *host.processes("gcs_server")]
+    of_ray = {process.pid: _processor_s(process) for name in ("raylet", "gcs_server") for process in host.processes(name)}
     (line,) = [line.partition(":")[2].split() for line in host.run("cat", "/proc/net/dev").splitlines() if "eth0:" in line]
-    return _Counted(time.monotonic(), _processor_s(driver), sum(map(_processor_s, of_ray)), int(line[0]), int(line[8]))
+    return _Counted(time.monotonic(), _processor_s(driver), of_ray, int(line[0]), int(line[8]))
+
+
+def _of_ray(first: _Counted, second: _Counted) -> float:
+    return sum(spent_s - first.ray_s[pid] for pid, spent_s in second.ray_s.items() if pid in first.ray_s)
 
 
 def _processor_s(process: psutil.Process) -> float:
