@@ -54,9 +54,8 @@ class LearnersServer(Server):
 
     def learners(self) -> list[psutil.Process]:
         """Return the learners' processes."""
-        actor = self.daemon.actor()
-        actors = [each for each in psutil.Process(self.daemon.process.pid).children(recursive=True) if "ray::" in "".join(each.cmdline())]
-        return [each for each in actors if each.pid != actor.pid and "Learner" in "".join(each.cmdline())]
+        children = psutil.Process(self.daemon.process.pid).children(recursive=True)
+        return [each for each in children if "ray::_WrappedExecutable" in "".join(each.cmdline())]  # RLlib's class around the learner's
 
 
 class CarelessPlayers(Players):

@@ -61,6 +61,8 @@ def test_learners_elsewhere_are_asked_for_by_rllibs_own_settings() -> None:
     assert config.custom_resources_per_learner == {"learner": 1}
     assert learner_resources(config) == {"CPU": 3.0, "GPU": 0.5, "learner": 1}
     assert cpu_tickets(config) == 2 + 2 * 3 + 1 + 2
+    in_the_daemon = build(algorithm__name="APPO", algorithm__learners={"num_aggregator_actors_per_learner": 3})
+    assert cpu_tickets(in_the_daemon) == 2 + 1 + 3, "RLlib makes them for a learner in the daemon, too"
     assert learner_resources(build(algorithm__learners={"num_learners": 1})) == {"CPU": 1.0}
     assert learner_resources(build(algorithm__learners={"num_learners": 1, "num_gpus_per_learner": 1})) == {"GPU": 1.0}, "as RLlib has it"
 
