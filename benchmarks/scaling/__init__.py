@@ -1,4 +1,6 @@
-"""How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md. What passes through the driver is measured.
+"""How a server grows: calculated from what `make bench` measured on one machine, and what passes through the driver, measured.
+
+Writes docs/scaling.md.
 
 Imports `tests.cluster`.
 """

@@ -53,18 +53,18 @@ The nets are those of the benchmarks (two layers of 256; the learner's is the de
 
 ## Measured: what passes through the driver
 
-The learner is on a machine of its own (`num_learners = 1`), so that the driver does nothing but drive; for a step that a serving actor hands
-off, less what an idle server takes. Written by `python -m benchmarks.scaling.driver`, on three hosts made of namespaces, each with a network
-interface that counts; {EPISODES} episodes of 10 numbers, a net of two layers of 64, the shipped defaults else.
+The learner is on a machine of its own (`num_learners = 1`), so that the driver does nothing but drive; for a step that a serving actor
+hands off, less what an idle server takes. Written by `python -m benchmarks.scaling.driver`, on three hosts made of namespaces, each with a
+network interface that counts; {EPISODES} episodes of 10 numbers, a net of two layers of 64, the shipped defaults else.
 
 | algorithm | bytes received | bytes sent | driver CPU us | Ray's CPU us beside it | steps | updates | driver, idle |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {table(through_driver)}
 
-- **PPO** fetches each step and passes it on to the learner. **DQN and SAC** keep the replay buffer in the driver: what they send is what the
-  updates replay, as many steps for each new one as `training_intensity` says.
+- **PPO** fetches each step and passes it on to the learner. **DQN and SAC** keep the replay buffer in the driver: what they send is what
+  the updates replay, as many steps for each new one as `training_intensity` says.
 - **APPO and IMPALA** bypass the driver: the actor gives it a reference to the episodes, which the learner resolves. That is so without
-  aggregators (`num_aggregator_actors_per_learner = 0`, the default) and with them: they build the batch in another process, for the learner.
+  aggregators (`num_aggregator_actors_per_learner = 0`, the default) and with them, which build the batch in another process.
 - With the learner in the driver (`num_learners = 0`) the driver receives every step, whatever the algorithm.
 
 ## Calculated: where each part ends

@@ -110,13 +110,15 @@ def test_two_learners_on_two_nodes(four_hosts: Sequence[Host]) -> None:
     assert daemon.process.wait(40.0) == 0, daemon.text()
     again = ClusterDaemon(cluster, settings(2))
     again.wait_for("ready after")
-    assert f"policy version {saved['weights_seq_no']}," in again.text(), "both learners have the checkpoint's weights, or it would not start"
+    assert f"policy version {saved['weights_seq_no']}," in again.text(), (
+        "both learners have the checkpoint's weights, or it would not start"
+    )
     learns_on(player, 2, again)
     assert "Traceback" not in daemon.text() + again.text()
 
 
 def test_weights_of_appo_reach_clients_from_a_learner_elsewhere(three_hosts: Sequence[Host]) -> None:
-    first, serving, learning = three_hosts
+    first, _, learning = three_hosts
     cluster = Cluster(three_hosts, learners=[learning])
     of_appo = settings(1, name="APPO").replace("minibatch_size = 250\n", "")
     daemon = ClusterDaemon(cluster, of_appo)

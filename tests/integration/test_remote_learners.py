@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,14 @@ ENDED_S = 60.0
 
 
 @pytest.fixture
-def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that says what is spoiled."""
     file = tmp_path / "what"
     file.write_text("", encoding="ascii")
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'proto'}")
     monkeypatch.setenv(FILE, str(file))
-    yield file
+    return file
 
 
 class LearnersServer(Server):

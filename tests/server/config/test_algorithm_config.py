@@ -54,7 +54,12 @@ def test_learners_elsewhere_are_asked_for_by_rllibs_own_settings() -> None:
     config = build(
         ray__address="auto",
         ray__learner_resources={"learner": 1},
-        algorithm__learners={"num_learners": 2, "num_cpus_per_learner": 3, "num_gpus_per_learner": 0.5, "num_aggregator_actors_per_learner": 1},
+        algorithm__learners={
+            "num_learners": 2,
+            "num_cpus_per_learner": 3,
+            "num_gpus_per_learner": 0.5,
+            "num_aggregator_actors_per_learner": 1,
+        },
     )
     assert (config.num_learners, config.num_cpus_per_learner, config.num_gpus_per_learner) == (2, 3, 0.5)
     assert config.num_aggregator_actors_per_learner == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def came(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def came(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of episodes that came into this process, each time some did: what travels is named by this function."""
     numbers: list[int] = []
     made = segments.episodes_of
@@ -30,7 +29,7 @@ def came(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return episodes
 
     monkeypatch.setattr(segments, "episodes_of", counted)
-    yield numbers
+    return numbers
 
 
 @pytest.mark.parametrize("aggregators", [0, 1])

@@ -1,6 +1,6 @@
-"""Bounds how long an update waits for episodes that are still on the node of a serving actor: IMPALA's and APPO's learners fetch them there.
+"""Bounds how long an update of IMPALA or APPO waits for episodes that are still on the nodes of serving actors.
 
-Ray would wait for an actor that was cut off until it gives its node up, which takes a minute, and learning would stand still with it.
+Their learners fetch them there. Ray would wait for an actor that was cut off until it gives its node up, which takes a minute, and learning would stand still with it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _bound(learner: Any, *, longest_s: float, is_alone: bool) -> None:
             there, missing = ray.wait(references, num_returns=len(references), timeout=patience_s, fetch_local=True)
             if missing and (there or is_alone):  # learners of a group update together: one that has none can't leave it out
                 lost_s = time.monotonic()
-                logger.warning("an update does without %d of %d samples, which did not come from their nodes", len(missing), len(references))
+                logger.warning(
+                    "an update does without %d of %d samples, which did not come from their nodes", len(missing), len(references)
+                )
                 if not there:
                     return {}
                 training_data.episodes_refs = there

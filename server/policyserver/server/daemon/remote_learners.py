@@ -87,7 +87,9 @@ def _bring_back(learners: LearnerGroup) -> None:
         lambda learner: None, healthy_only=False, remote_actor_ids=away, timeout_seconds=_ANSWER_S, mark_healthy=True
     )
     if missing := len(away) - sum(answer.ok for answer in answers):
-        raise LearnerCallError(f"expected {len(learners)} learners, {missing} of them do not answer; the daemon's next start makes new ones")
+        raise LearnerCallError(
+            f"expected {len(learners)} learners, {missing} of them do not answer; the daemon's next start makes new ones"
+        )
 
 
 def _give_way(learner: Any, *, threads: int, niceness: int) -> None:

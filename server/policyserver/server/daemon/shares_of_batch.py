@@ -1,7 +1,7 @@
 """Lets a batch do without the share of a serving actor that fell silent while it was collected, so that learning goes on at once.
 
-RLlib asks its env runners for an equal share of a batch each, and asks those that answer again and again until the batch is full. Without this
-the steps of a silent actor would be waited for twice: until it is silent, and then until the others have made as many in its place.
+RLlib asks its env runners for an equal share of a batch each, and asks those that answer again and again until the batch is full. Without
+this the steps of a silent actor would be waited for twice: until it is silent, and then until the others have made as many in its place.
 """
 
 from __future__ import annotations
