@@ -1,9 +1,9 @@
 """What passes through the driver for a step, and what that takes of a processor: `python -m benchmarks.scaling.driver [NAME...]`, as root.
 
 Three hosts are made of namespaces: the driver with Ray's head, a serving actor with its clients, and a learner. So all that reaches or
-leaves the driver's host is counted by its network interface, and the driver's process does nothing but drive. Processor time and bytes are told,
-which other load on the machine does not change, less what an idle server takes in the same time. Figures go to through_driver.json, from
-which `python -m benchmarks.scaling.run` writes the page.
+leaves the driver's host is counted by its network interface, and the driver's process does nothing but drive. Processor time and bytes
+are told, which other load on the machine does not change, less what an idle server takes in the same time. Figures go to
+through_driver.json, from which `python -m benchmarks.scaling.run` writes the page.
 """
 
 from __future__ import annotations

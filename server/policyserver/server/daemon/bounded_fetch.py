@@ -1,6 +1,7 @@
 """Bounds how long an update of IMPALA or APPO waits for episodes that are still on the nodes of serving actors.
 
-Their learners fetch them there. Ray would wait for an actor that was cut off until it gives its node up, which takes a minute, and learning would stand still with it.
+Their learners fetch them there. Ray would wait for an actor that was cut off until it gives its node up, which takes a minute, and
+learning would stand still with it.
 """
 
 from __future__ import annotations
