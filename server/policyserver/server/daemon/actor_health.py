@@ -25,6 +25,8 @@ class ActorHealth:
         self._silent: set[int] = set()
         self._manager: Any = None
         self._shares: SharesOfBatch | None = None
+        self._asked: dict[int, Any] = {}
+        """By actor, the question to one that is out of service whether it answers. Of the main thread."""
 
     def watch(self, algorithm: Algorithm) -> None:
         """Tell this algorithm's manager from now on, and let it wait for no actor that is silent, whatever its own time-outs are."""
@@ -42,10 +44,10 @@ class ActorHealth:
         group = algorithm.env_runner_group
         probe = group.probe_unhealthy_env_runners
 
-        def probe_heard() -> list[int]:  # RLlib's would add to what waits for a silent actor, each time that it trains
-            return [] if self._silent_alone_are_unhealthy(manager) else list(probe())
+        def probe_answering() -> list[int]:
+            return list(probe()) if self._answer_again(manager) else []
 
-        group.probe_unhealthy_env_runners = probe_heard
+        group.probe_unhealthy_env_runners = probe_answering
         with self._lock:
             self._manager, self._shares = manager, SharesOfBatch(algorithm)
             for index in self._silent:
@@ -54,17 +56,28 @@ class ActorHealth:
     def note(self, index: int, is_silent: bool) -> None:
         """Take note of an actor that is silent or is heard of again.
 
-        One that is heard of again is not called healthy here: RLlib's probe finds it so before the next iteration, and brings it weights.
+        One that is heard of again is not called healthy here: RLlib's probe finds it so once it answers Ray's calls, and brings it weights.
         """
         with self._lock:
             (self._silent.add if is_silent else self._silent.discard)(index)
             if is_silent:
                 self._leave_out(index)
 
-    def _silent_alone_are_unhealthy(self, manager: Any) -> bool:
+    def _answer_again(self, manager: Any) -> bool:
+        """Tell whether RLlib's probe is worth its wait, which holds up learning, also where Ray's own connection needs longer to heal.
+
+        A silent actor is asked nothing, for all that would wait for it. The others that are out of service are asked whether they answer.
+        """
+        import ray
+
+        unhealthy = {index for index in manager.actor_ids() if not manager.is_actor_healthy(index)}
         with self._lock:
-            unhealthy = {index for index in manager.actor_ids() if not manager.is_actor_healthy(index)}
-            return bool(unhealthy) and unhealthy <= self._silent and not manager._restored_actors
+            asked = unhealthy - self._silent
+        self._asked = {index: self._asked.get(index) or manager._actors[index].ping.remote() for index in asked}
+        answered = ray.wait(list(self._asked.values()), num_returns=len(asked), timeout=0.0)[0] if asked else []
+        for index in [index for index, question in self._asked.items() if question in answered]:  # by an error, too
+            del self._asked[index]
+        return bool(answered or manager._restored_actors)
 
     def _leave_out(self, index: int) -> None:
         if self._manager is not None and index in self._manager.actor_ids():
