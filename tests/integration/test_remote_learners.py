@@ -15,6 +15,7 @@ from tests.integration.daemon_process import DaemonProcess
 from tests.integration.spoiled_learning import FILE
 from tests.integration.test_control import Players, Server, asked_once, roll_back_while_asked
 from tests.ports import free_address
+from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,6 +51,11 @@ class LearnersServer(Server):
     def is_serving(self) -> None:
         """Wait until it serves."""
         assert self.answer("wait-ready", "--timeout_s", "300")["state"] == "serving"
+
+    def has_learned(self, more: int) -> dict[str, Any]:
+        """Wait until the policy is newer by some versions."""
+        least = self.status()["weights_seq_no"] + more
+        return self.when(lambda status: status["weights_seq_no"] >= least, f"version {least}")
 
     def learners(self) -> list[psutil.Process]:
         """Return the learners' processes."""
@@ -89,21 +95,20 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored(name: str, coun
         assert {each.nice() for each in learners} == {os.nice(0) + NICENESS}, "updates give way to actions"
         assert server.daemon.actor().nice() == os.nice(0)
         with Players(server.address) as players:
-            server.has_iterated(3)
-            assert len(players.versions) >= 3, "what they learn is served"
+            wait_until(lambda: len(players.versions) >= 4, "what they learn to be served", 120.0)
             server.answer("pause")
             number = server.answer("save", "--pin")["checkpoint"]["number"]
             _, expected = asked_once(server.address)
             server.answer("resume")
-            server.has_iterated(5)
+            server.has_learned(5)
             answer, seconds = roll_back_while_asked(server, number, expected)
             assert seconds < 5.0
             server.when(lambda status: status["rolling_back_to"] is None, "the learners to follow")
-            assert server.has_iterated(2)["weights_seq_no"] > answer["weights_seq_no"]
+            assert server.has_learned(2)["weights_seq_no"] > answer["weights_seq_no"]
         if name == "PPO":
             guarded(server, spoiled)
         with Players(server.address):
-            server.has_iterated(2)
+            server.has_learned(2)
         server.answer("pause")
         saved = server.answer("save")["checkpoint"]
         _, expected = asked_once(server.address)
@@ -117,11 +122,11 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored(name: str, coun
         assert version == saved["weights_seq_no"]
         assert log_prob == pytest.approx(expected, abs=1e-5)
         with Players(server.address):
-            assert server.has_iterated(2)["weights_seq_no"] > version
+            assert server.has_learned(2)["weights_seq_no"] > version
         assert server.daemon.terminate(60.0) == 0
 
 
-def guarded(server: Server, spoiled: Path) -> None:
+def guarded(server: LearnersServer, spoiled: Path) -> None:
     """Let the learners go wrong until the guard pauses them, and let them go on."""
     with Players(server.address):
         spoiled.write_text("lr", encoding="ascii")
@@ -131,7 +136,7 @@ def guarded(server: Server, spoiled: Path) -> None:
         server.answer("resume")
         fired = server.status()["guard_fired"]
         assert fired >= 3
-        server.has_iterated(2)
+        server.has_learned(2)
         assert server.status()["guard_fired"] == fired
 
 
@@ -140,7 +145,7 @@ def test_a_daemon_that_has_lost_a_learner_ends_and_the_next_goes_on_from_the_che
     with server.daemon:
         server.is_serving()
         with Players(server.address):
-            server.has_iterated(2)
+            server.has_learned(2)
             saved: dict[str, Any] = server.answer("save")["checkpoint"]
         learners = server.learners()
         learners[-1].kill()
@@ -153,4 +158,4 @@ def test_a_daemon_that_has_lost_a_learner_ends_and_the_next_goes_on_from_the_che
         server.is_serving()
         assert asked_once(server.address)[0] == saved["weights_seq_no"]
         with Players(server.address):
-            server.has_iterated(2)
+            server.has_learned(2)
