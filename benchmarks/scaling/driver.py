@@ -87,7 +87,7 @@ def measure(name: str) -> PassedThrough:
     share = (ended.at_s - began.at_s) / (idle.at_s - before.at_s)
 
     def of_steps(taken: Callable[[_Counted, _Counted], float]) -> float:
-        return max(0.0, taken(began, ended) - share * taken(before, idle)) / steps
+        return float(max(0.0, taken(began, ended) - share * taken(before, idle)) / steps)
 
     return PassedThrough(
         driver_us=1e6 * of_steps(lambda first, second: second.driver_s - first.driver_s),

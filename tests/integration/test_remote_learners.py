@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.spoiled_learning import FILE
-from tests.integration.test_control import Players, Server, asked_once, roll_back_while_asked
+from tests.integration.test_control import Players, Server, asked_once
 from tests.ports import free_address
 from tests.services import wait_until
 
@@ -98,32 +98,43 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored(name: str, coun
             wait_until(lambda: len(players.versions) >= 4, "what they learn to be served", 120.0)
             server.answer("pause")
             number = server.answer("save", "--pin")["checkpoint"]["number"]
-            _, expected = asked_once(server.address)
+            _, at_saving = asked_once(server.address)
             server.answer("resume")
             server.has_learned(5)
-            answer, seconds = roll_back_while_asked(server, number, expected)
-            assert seconds < 5.0
+            answer, log_prob = rolled_back(server, number)
+            if name == "PPO":  # IMPALA's and APPO's actors may be some updates behind what is saved
+                assert log_prob == pytest.approx(at_saving, abs=1e-5)
+            server.answer("resume")
             server.when(lambda status: status["rolling_back_to"] is None, "the learners to follow")
             assert server.has_learned(2)["weights_seq_no"] > answer["weights_seq_no"]
         if name == "PPO":
             guarded(server, spoiled)
         with Players(server.address):
             server.has_learned(2)
-        server.answer("pause")
-        saved = server.answer("save")["checkpoint"]
-        _, expected = asked_once(server.address)
+        answer, again = rolled_back(server, number)
+        assert again == pytest.approx(log_prob, abs=1e-5)
+        server.when(lambda status: status["rolling_back_to"] is None, "the learners to follow")
         assert "Traceback" not in server.daemon.text()
         server.daemon.kill()
         over(learners)
     server.start_again()
     with server.daemon:
         server.is_serving()
-        version, log_prob = asked_once(server.address)
-        assert version == saved["weights_seq_no"]
-        assert log_prob == pytest.approx(expected, abs=1e-5)
+        version, restored = asked_once(server.address)
+        assert version == answer["weights_seq_no"]
+        assert restored == pytest.approx(log_prob, abs=1e-5)
         with Players(server.address):
             assert server.has_learned(2)["weights_seq_no"] > version
         assert server.daemon.terminate(60.0) == 0
+
+
+def rolled_back(server: LearnersServer, number: int) -> tuple[dict[str, Any], float]:
+    """Roll back while learning is paused; returns the answer, and the log-probability that is served then."""
+    server.answer("pause")
+    answer = server.answer("rollback", str(number))
+    version, log_prob = asked_once(server.address)
+    assert version == answer["weights_seq_no"]
+    return answer, log_prob
 
 
 def guarded(server: LearnersServer, spoiled: Path) -> None:

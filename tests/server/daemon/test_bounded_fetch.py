@@ -22,11 +22,7 @@ LONGEST_S = 1.0
 def never() -> Iterator[Any]:
     """A reference to what does not come."""
 
-    @ray.remote(num_cpus=0)
-    def wait() -> None:
-        time.sleep(3600.0)
-
-    reference = wait.remote()
+    reference = ray.remote(num_cpus=0)(time.sleep).remote(3600.0)
     yield reference
     ray.cancel(reference, force=True)
 
@@ -34,7 +30,12 @@ def never() -> Iterator[Any]:
 def bound(*, is_alone: bool = True) -> tuple[Any, list[Any]]:
     """Return a learner, and what its updates are made of."""
     updates: list[Any] = []
-    learner = SimpleNamespace(update=lambda training_data, **_: updates.append(training_data.episodes_refs) or {"loss": 1.0})
+
+    def update(training_data: TrainingData, **_: Any) -> dict[str, float]:
+        updates.append(training_data.episodes_refs)
+        return {"loss": 1.0}
+
+    learner = SimpleNamespace(update=update)
     _bound(learner, longest_s=LONGEST_S, is_alone=is_alone)
     return learner, updates
 

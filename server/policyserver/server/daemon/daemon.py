@@ -28,6 +28,7 @@ from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutEr
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
+from policyserver.server.daemon.learner_network import reaching_each_other
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import (
@@ -259,7 +260,7 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            with spreading_actors(config.ray):
+            with spreading_actors(config.ray), reaching_each_other(config.ray):
                 algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()
