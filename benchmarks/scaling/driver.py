@@ -126,7 +126,7 @@ def main(names: Sequence[str]) -> None:
         load = " ".join(f"{each:.1f}" for each in psutil.getloadavg())
         sys.stdout.write(f"{json.dumps(figures)}\nload {load}; {machine()}\n")
         found[name] = figures
-        write(found)
+        write({each: found[each] for each in NAMES if each in found})
 
 
 if __name__ == "__main__":

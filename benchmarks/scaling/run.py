@@ -62,7 +62,9 @@ network interface that counts; {EPISODES} episodes of 10 numbers, a net of two l
 {table(through_driver)}
 
 - **PPO** fetches each step and passes it on to the learner. **DQN and SAC** keep the replay buffer in the driver: what they send is what
-  the updates replay, as many steps for each new one as `training_intensity` says.
+  the updates replay, as many steps for each new one as `training_intensity` says. RLlib sends each of them as an episode of its own, of 1 to
+  2 KB here, so that a learner elsewhere makes them slower: an update takes {_update_ms(through_driver, "DQN")} ms of the driver with DQN and
+  {_update_ms(through_driver, "SAC")} ms with SAC. Leave their learner in the daemon, unless an update takes far longer than that.
 - **APPO and IMPALA** bypass the driver: the actor gives it a reference to the episodes, which the learner resolves. That is so without
   aggregators (`num_aggregator_actors_per_learner = 0`, the default) and with them, which build the batch in another process.
 - With the learner in the driver (`num_learners = 0`) the driver receives every step, whatever the algorithm.
@@ -93,6 +95,11 @@ a part can't.
 - **The driver** fetches the steps of PPO, DQN and SAC; those of APPO and IMPALA go from the actor to the learner, if that is elsewhere.
 - Not calculated, for nothing was measured: networks, latency between machines, and the checks of a client with very many connections.
 """
+
+
+def _update_ms(figures: Mapping[str, PassedThrough], name: str) -> str:
+    found = figures[name]
+    return f"{1e-3 * found.driver_us * found.steps / found.updates:.0f}"
 
 
 def _ceiling_rows(measured: Measured) -> str:
