@@ -34,7 +34,7 @@ def rendered(measured: Measured, through_driver: Mapping[str, PassedThrough]) ->
     return f"""# How a server grows
 
 Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: the first table was measured, on one
-machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). Everything below it is calculated from that table.
+machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). What is calculated is calculated from that table.
 No load beyond one machine was run.
 
 ## Measured
@@ -62,9 +62,9 @@ network interface that counts; {EPISODES} episodes of 10 numbers, a net of two l
 {table(through_driver)}
 
 - **PPO** fetches each step and passes it on to the learner. **DQN and SAC** keep the replay buffer in the driver: what they send is what
-  the updates replay, as many steps for each new one as `training_intensity` says. RLlib sends each of them as an episode of its own, of 1 to
-  2 KB here, so that a learner elsewhere makes them slower: an update takes {_update_ms(through_driver, "DQN")} ms of the driver with DQN and
-  {_update_ms(through_driver, "SAC")} ms with SAC. Leave their learner in the daemon, unless an update takes far longer than that.
+  the updates replay, as many steps for each new one as `training_intensity` says. RLlib sends each of them as an episode of its own, of
+  1 to 2 KB here. So an update takes {_update_ms(through_driver, "DQN")} ms of the driver's processor with DQN's batches of 32 and
+  {_update_ms(through_driver, "SAC")} ms with SAC's of 256: leave their learner in the daemon, unless an update takes far longer than that.
 - **APPO and IMPALA** bypass the driver: the actor gives it a reference to the episodes, which the learner resolves. That is so without
   aggregators (`num_aggregator_actors_per_learner = 0`, the default) and with them, which build the batch in another process.
 - With the learner in the driver (`num_learners = 0`) the driver receives every step, whatever the algorithm.
