@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from policyserver.server.config.daemon_config import LearnerConfig
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.learner_calls import LearnerCallError, of_learners
+from policyserver.server.daemon.served_state import served_state
 from policyserver.server.processes.processor_share import lower_priority
 from policyserver.server.processes.weights_sum import sha256_of_weights
 
 if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.core.learner.learner_group import LearnerGroup
 
@@ -59,6 +61,18 @@ def keep_in_service(learners: LearnerGroup) -> None:
             raise
 
     learners.update = of_all
+
+
+def state_to_save(algorithm: Algorithm) -> dict[str, Any]:
+    """Return the state that makes an env runner serve what the learner has now, for a checkpoint.
+
+    Raises:
+        CheckpointError: A learner in a process of its own is gone.
+    """
+    try:
+        return served_state(algorithm)
+    except Exception as error:  # of Ray, or RLlib's assertion that all of them are there
+        raise CheckpointError(f"the learner's weights can't be read: expected all learners to answer, received {error!r}") from error
 
 
 def check_restored(learners: LearnerGroup, checkpoint: Checkpoint) -> None:
