@@ -1,4 +1,6 @@
-"""How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md.
+"""How a server grows: calculated from what `make bench` measured on one machine, and what passes through the driver, measured.
 
-Imports nothing of ours.
+Writes docs/scaling.md.
+
+Imports `tests.cluster`.
 """

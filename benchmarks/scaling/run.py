@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.scaling.growth import MOST_BUSY, MOST_OPEN, Load, ceilings, needs
 from benchmarks.scaling.measured import Measured, read
+from benchmarks.scaling.through_driver import PassedThrough, table
+from benchmarks.scaling.through_driver import read as read_through_driver
 
 PAGE = Path("docs/scaling.md")
 
@@ -22,14 +25,16 @@ LOADS = (
     Load(1_000_000, 100_000),
     Load(1_000_000, 1_000_000),
 )
+EPISODES = 64
+"""That are played in `benchmarks.scaling.driver`."""
 
 
-def rendered(measured: Measured) -> str:
+def rendered(measured: Measured, through_driver: Mapping[str, PassedThrough]) -> str:
     """Return the page."""
     return f"""# How a server grows
 
 Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: the first table was measured, on one
-machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). Everything below it is calculated from that table.
+machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). What is calculated is calculated from that table.
 No load beyond one machine was run.
 
 ## Measured
@@ -45,6 +50,24 @@ No load beyond one machine was run.
 | an open episode, in the serving process | {measured.episode_bytes:,.0f} bytes |
 
 The nets are those of the benchmarks (two layers of 256; the learner's is the demo's LSTM), observations are 10 numbers.
+
+## Measured: what passes through the driver
+
+The learner is on a machine of its own (`num_learners = 1`), so that the driver does nothing but drive; for a step that a serving actor
+hands off, less what an idle server takes. Written by `python -m benchmarks.scaling.driver`, on three hosts made of namespaces, each with a
+network interface that counts; {EPISODES} episodes of 10 numbers, a net of two layers of 64, the shipped defaults else.
+
+| algorithm | bytes received | bytes sent | driver CPU us | Ray's CPU us beside it | steps | updates | driver, idle |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{table(through_driver)}
+
+- **PPO** fetches each step and passes it on to the learner. **DQN and SAC** keep the replay buffer in the driver: what they send is what
+  the updates replay, as many steps for each new one as `training_intensity` says. RLlib sends each of them as an episode of its own, of
+  1 to 2 KB here. So an update takes {_update_ms(through_driver, "DQN")} ms of the driver's processor with DQN's batches of 32 and
+  {_update_ms(through_driver, "SAC")} ms with SAC's of 256: leave their learner in the daemon, unless an update takes far longer than that.
+- **APPO and IMPALA** bypass the driver: the actor gives it a reference to the episodes, which the learner resolves. That is so without
+  aggregators (`num_aggregator_actors_per_learner = 0`, the default) and with them, which build the batch in another process.
+- With the learner in the driver (`num_learners = 0`) the driver receives every step, whatever the algorithm.
 
 ## Calculated: where each part ends
 
@@ -69,9 +92,14 @@ a part can't.
   speed-up was not measured.
 - **Serving** grows with actors, which share nothing on the path of a step. That n actors give n times the actions is an assumption here: on
   2 cores it can't be measured.
-- **The driver** fetches the steps of PPO, DQN and SAC. APPO and IMPALA bypass it by RLlib's aggregators.
+- **The driver** fetches the steps of PPO, DQN and SAC; those of APPO and IMPALA go from the actor to the learner, if that is elsewhere.
 - Not calculated, for nothing was measured: networks, latency between machines, and the checks of a client with very many connections.
 """
+
+
+def _update_ms(figures: Mapping[str, PassedThrough], name: str) -> str:
+    found = figures[name]
+    return f"{1e-3 * found.driver_us * found.steps / found.updates:.0f}"
 
 
 def _ceiling_rows(measured: Measured) -> str:
@@ -106,4 +134,4 @@ def _rounded(figure: float) -> int:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(read()), encoding="utf-8")
+    PAGE.write_text(rendered(read(), read_through_driver()), encoding="utf-8")

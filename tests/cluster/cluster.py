@@ -34,20 +34,29 @@ CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
 
 
 class Cluster:
-    """The first host is Ray's head, without a serving actor; each other one has room for so many."""
+    """The first host is Ray's head, without a serving actor or a learner; each other one has room for so many, or for a learner."""
 
-    def __init__(self, hosts: Sequence[Host], *, actors_on_each: int = 1, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        *,
+        actors_on_each: int = 1,
+        learners: Sequence[Host] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.hosts = hosts
         self.environment = {**OF_RAY_START, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(variables or {})}
         self._rooms = f'--resources={{"serving": {actors_on_each}}}'
         write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
         hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", env=self.environment)
         for host in hosts[1:]:
-            self.join(host)
+            self.join(host, learns=host in learners)
 
-    def join(self, host: Host) -> None:
-        """Start a node that serves."""
-        host.start_ray(f"--address={HEAD}", "--num-cpus=2", self._rooms, env=self.environment)
+    def join(self, host: Host, *, learns: bool = False, without: Sequence[str] = ()) -> None:
+        """Start a node that serves or learns, without some of the variables that it is to have."""
+        rooms = '--resources={"learner": 1}' if learns else self._rooms
+        env = {name: value for name, value in self.environment.items() if name not in without}
+        host.start_ray(f"--address={HEAD}", "--num-cpus=2", rooms, env=env)
 
 
 def write_secrets(hosts: Sequence[Host], certificate_file: str, key_file: str, token_file: str) -> None:

@@ -21,7 +21,7 @@ FOLDER = "/run/policy-server"
 
 def test_the_guide_serves_on_two_nodes(three_hosts: Sequence[Host]) -> None:
     first, *others = three_hosts
-    variables, head, node, settings, serve = list(blocks(GUIDE))
+    variables, head, node, settings, serve, *_ = blocks(GUIDE)
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     write_secrets(three_hosts, f"{FOLDER}/server.crt", f"{FOLDER}/server.key", f"{FOLDER}/token")
     for host in three_hosts:

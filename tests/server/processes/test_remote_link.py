@@ -172,6 +172,19 @@ def test_an_actor_that_leaves_is_not_waited_for_and_said_to_be_silent() -> None:
         link.close()
 
 
+def test_an_actor_is_silent_when_its_time_is_over_and_not_a_sign_of_life_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_follower, "BEAT_S", 60.0)
+    silent: queue.SimpleQueue[float] = queue.SimpleQueue()
+    link = RemoteLink("127.0.0.1", VERSION, silent_s=2.05, on_silent=lambda index: silent.put(time.monotonic()))
+    try:
+        with following(Follower(link)):
+            until(lambda: link.connected() == [1])
+            due_s = link._actors[1].heard_s + 2.05
+            assert 0.0 <= silent.get(timeout=20.0) - due_s <= 0.3
+    finally:
+        link.close()
+
+
 class SlowLines(logging.Handler):
     """Log lines with some words take their time, in which the other end's next sign of life comes."""
 

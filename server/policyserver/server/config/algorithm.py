@@ -186,7 +186,7 @@ def cpu_tickets(config: AlgorithmConfig) -> int:
     """Count the logical CPUs that Ray needs to start all actors of this algorithm."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
     runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
-    aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)
+    aggregators = max(config.num_learners, 1) * (config.num_aggregator_actors_per_learner or 0)  # for the daemon's own learner, too
     return 2 + math.ceil(float(learners + runners + aggregators))  # the driver, and one for RLlib's helper actors
 
 

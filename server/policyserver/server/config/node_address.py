@@ -48,6 +48,11 @@ def is_of_each_node(address: str) -> bool:
     return True
 
 
+def interface_of(address: str) -> str:
+    """Return the name of this machine's interface that has an address; empty if none has it."""
+    return next((name for name, group in _addresses().items() if address in group), "")
+
+
 def on_this_node(address: str, node_ip: str) -> str:
     """Return what an address stands for on this machine; one that is the same on all machines stays.
 

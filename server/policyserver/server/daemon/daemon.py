@@ -22,11 +22,13 @@ from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.actor_link import ActorLink, open_link
 from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.bounded_fetch import bound_fetches
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
+from policyserver.server.daemon.learner_network import reaching_each_other
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import (
@@ -39,9 +41,10 @@ from policyserver.server.daemon.preflight import (
     prepare_store,
     tell_of_open_folder,
 )
-from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
+from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
 from policyserver.server.daemon.reported_once import ReportedOnce
+from policyserver.server.daemon.remote_learners import keep_in_service, learner_resources, share_the_machine
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
@@ -252,6 +255,7 @@ class Daemon:
             from policyserver.server.daemon.ray_nodes import check_nodes
 
             check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
+            check_nodes(learner_resources(rllib_config), rllib_config.num_learners, serves=False)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -262,7 +266,7 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            with spreading_actors(config.ray):
+            with spreading_actors(config.ray), reaching_each_other(config.ray):
                 algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()
@@ -271,6 +275,10 @@ class Daemon:
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
         if config.ray.joins:
             self._actor_health.watch(algorithm)
+            keep_state_server_here(algorithm)
+            bound_fetches(algorithm.learner_group, config.ray.silent_s)
+        share_the_machine(algorithm.learner_group, config.learner)
+        keep_in_service(algorithm.learner_group)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")

@@ -21,6 +21,7 @@ from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, 
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning_guard import LearningGuard
+from policyserver.server.daemon.remote_learners import state_to_save
 from policyserver.server.daemon.roll_back import (
     NotWrittenError,
     RollBack,
@@ -33,7 +34,7 @@ from policyserver.server.daemon.roll_back import (
     state_of,
 )
 from policyserver.server.daemon.safe_point import SafePoint
-from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
+from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, weights_sha256
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
 from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
@@ -241,7 +242,7 @@ class Learning:
         """
         if (order := self.rolling_back) is not None:
             raise CheckpointError(f"not saved: expected no roll-back under way, received one to {order.source.path}; save after it")
-        served = served_state(self._algorithm)
+        served = state_to_save(self._algorithm)
 
         def write(folder: Path) -> None:
             self._algorithm.save_to_path(str(folder))

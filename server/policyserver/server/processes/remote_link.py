@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import math
 import queue
 import threading
 import time
@@ -328,18 +329,22 @@ class RemoteLink(service.DriverLinkServicer):
                 )
 
     def _beat(self) -> None:
-        beat = pb.DriverMessage(beat=pb.Beat())
-        while not self._closed.wait(BEAT_S):
+        """Send signs of life, and notice on time who sends none."""
+        beat, next_s = pb.DriverMessage(beat=pb.Beat()), time.monotonic() + BEAT_S
+        while not self._closed.wait(min(next_s, self._next_silence_s()) - time.monotonic()):
             now_s = time.monotonic()
             silent = []
             with self._changed:
                 for index, actor in self._actors.items():
-                    actor.send(beat)
-                    if now_s - actor.heard_s > self._silent_s and index not in self._silent:
+                    if now_s >= next_s:
+                        actor.send(beat)
+                    if now_s >= actor.heard_s + self._silent_s and index not in self._silent:
                         self._silent.add(index)
                         silent.append(actor)
                 if silent:
                     self._changed.notify_all()
+            if now_s >= next_s:
+                next_s = now_s + BEAT_S
             for actor in silent:
                 self._tell(actor.index)
                 logger.warning(
@@ -348,3 +353,9 @@ class RemoteLink(service.DriverLinkServicer):
                     actor.host,
                     self._silent_s,
                 )
+
+    def _next_silence_s(self) -> float:
+        """Return when the next actor is silent unless it is heard of, by `time.monotonic`."""
+        with self._lock:
+            heard_s = [actor.heard_s for index, actor in self._actors.items() if index not in self._silent]
+        return min(heard_s, default=math.inf) + self._silent_s
