@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from policyserver.server.processes.driver_link import DriverLink
-from tests.cluster.hosts import Host
+from tests.cluster.hosts import SHARED, Host
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long]
 
@@ -69,6 +69,20 @@ def test_what_one_host_writes_is_absent_on_another_and_here(two_hosts: Sequence[
     assert first.run("cat", f"{folder}/a_host_wrote_this") == "mine"
     assert second.complete("cat", f"{folder}/a_host_wrote_this").returncode != 0
     assert not Path(f"{folder}/a_host_wrote_this").exists()
+
+
+def test_the_shared_folder_is_the_same_on_all_and_stays_when_a_host_is_switched_off(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    first.write(f"{SHARED}/a_host_wrote_this", b"for all")
+    first.write("/tmp/a_host_wrote_this", b"mine")
+    assert second.run("cat", f"{SHARED}/a_host_wrote_this") == "for all"
+    first.close()
+    assert "refused" not in python(second, REACH, first.address), "no host is there to refuse"
+    first.switch_on()
+    assert first.run("cat", f"{SHARED}/a_host_wrote_this") == "for all"
+    assert first.complete("cat", "/tmp/a_host_wrote_this").returncode != 0
+    started(first, LISTEN)
+    assert python(second, REACH, first.address) == "there"
 
 
 def test_the_drivers_unix_socket_is_reached_on_its_own_host_alone(two_hosts: Sequence[Host], tmp_path: Path) -> None:
