@@ -49,11 +49,11 @@ test-fast: $(INSTALLED) ## run those tests that are quick and start no process o
 	@$(BIN)/python -m pytest -m "not slow and not figures and not cluster and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone and not cluster" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone and not cluster" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
 
 test-cluster: $(INSTALLED) ## run the tests of a server on a Ray cluster, on hosts that they make of namespaces (Linux, as root)
-	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest -m cluster $(PARALLEL_ALONE) --durations=0 --durations-min=1 tests/cluster $(ARGS)
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)
