@@ -17,24 +17,26 @@ logger = logging.getLogger(__name__)
 
 JOB_FILE = "ray_job.json"
 _MAX_BYTES = 1024
-_HEX = re.compile(r"[0-9a-f]{1,128}")
+_HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 _TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """What Ray calls a driver."""
+    """A driver, as Ray calls it, and the run that it had."""
 
     cluster: str
     job: str
+    folder: int
+    """Inode of the run folder: what is in a copy of it is about another run's daemon, which may live."""
 
     @classmethod
-    def of_this_process(cls) -> RayJob:
+    def of_this_process(cls, run_folder: Path) -> RayJob:
         """Describe this process; Ray is joined."""
         import ray
         from ray._private.worker import global_worker
 
-        return cls(global_worker.node.cluster_id.hex(), ray.get_runtime_context().get_job_id())
+        return cls(global_worker.node.cluster_id.hex(), ray.get_runtime_context().get_job_id(), run_folder.stat().st_ino)
 
 
 def take_over(run_folder: Path) -> None:
@@ -43,12 +45,10 @@ def take_over(run_folder: Path) -> None:
     Args:
         run_folder: The run, which this process owns.
     """
-    path, this = run_folder / JOB_FILE, RayJob.of_this_process()
+    path, this = run_folder / JOB_FILE, RayJob.of_this_process(run_folder)
     before = _read(path)
-    if before is not None and before.cluster == this.cluster and before.job != this.job and (ended := _end_actors(before.job)):
-        logger.warning(
-            "ended %d actors of the daemon that had this run before: their open episodes and the steps that waited in them are lost", ended
-        )
+    if before is not None and (before.cluster, before.folder) == (this.cluster, this.folder) and before.job != this.job:
+        _end_actors(before.job)
     path.write_text(json.dumps(asdict(this)), encoding="ascii")
 
 
@@ -57,24 +57,32 @@ def _read(path: Path) -> RayJob | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         with path.open("rb") as file:
             parsed = json.loads(file.read(_MAX_BYTES))
-        found = RayJob(str(parsed["cluster"]), str(parsed["job"]))
+        found = RayJob(str(parsed["cluster"]), str(parsed["job"]), int(parsed["folder"]))
         if _HEX.fullmatch(found.cluster) and _HEX.fullmatch(found.job):
             return found
     return None
 
 
-def _end_actors(job: str) -> int:
-    """End a driver's actors for good, not to be restarted by Ray; returns how many there were."""
+def _end_actors(job: str) -> None:
+    """End a driver's actors for good, not to be restarted by Ray."""
+    import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
     from ray._private.state import actors
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
     left = [actor for actor, known in actors(job_id=ray.JobID.from_hex(job)).items() if known["State"] != "DEAD"]
-    if left:
+    if not left:
+        return
+    try:
         with init_grpc_channel(ray.get_runtime_context().gcs_address) as channel:
             service = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(channel)
             for actor in left:
                 wanted = gcs_service_pb2.KillActorViaGcsRequest(actor_id=bytes.fromhex(actor), force_kill=True, no_restart=True)
                 service.KillActorViaGcs(wanted, timeout=_TIMEOUT_S)
-    return len(left)
+    except grpc.RpcError as error:
+        logger.warning("actors of the daemon that had this run before can't be ended, so Ray does that within about a minute: %s", error)
+        return
+    logger.warning(
+        "ended %d actors of the daemon that had this run before: their open episodes and the steps that waited in them are lost", len(left)
+    )
