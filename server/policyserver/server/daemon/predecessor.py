@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 JOB_FILE = "ray_job.json"
 _MAX_BYTES = 1024
-_HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+_JOB = re.compile(r"[0-9a-f]{8}")
 _TIMEOUT_S = 10.0
 
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> RayJob | None:
         with path.open("rb") as file:
             parsed = json.loads(file.read(_MAX_BYTES))
         found = RayJob(str(parsed["cluster"]), str(parsed["job"]), int(parsed["folder"]))
-        if _HEX.fullmatch(found.cluster) and _HEX.fullmatch(found.job):
+        if _JOB.fullmatch(found.job):
             return found
     return None
 
