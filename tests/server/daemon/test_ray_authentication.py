@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from policyserver.common.settings import SettingsError
+from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.ray_authentication import refuse_insecure
 from tests.ports import DIRECT
 
@@ -82,13 +83,13 @@ def test_mutual_tls_is_authentication(certificate: grpc.ServerCredentials, has_t
 
 
 def test_tls_here_and_none_there_is_refused(certificate: grpc.ServerCredentials) -> None:
-    with head(has_token=False) as address, pytest.raises(SettingsError, match="with Ray's TLS, for RAY_USE_TLS is set here, received UNAV"):
+    with head(has_token=False) as address, pytest.raises(DaemonError, match="with Ray's TLS, for RAY_USE_TLS is set here, received UNAV"):
         refuse_insecure(address, insecure=True)
 
 
 def test_tls_there_and_none_here_is_refused(certificate: grpc.ServerCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_USE_TLS")
-    with head(has_token=True, credentials=certificate) as address, pytest.raises(SettingsError, match="needs RAY_USE_TLS=1 here, too"):
+    with head(has_token=True, credentials=certificate) as address, pytest.raises(DaemonError, match="needs RAY_USE_TLS=1 here, too"):
         refuse_insecure(address, insecure=True)
 
 

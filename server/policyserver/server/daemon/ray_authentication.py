@@ -10,6 +10,7 @@ import grpc
 
 from policyserver.common.channels import open_channel
 from policyserver.common.settings import SettingsError
+from policyserver.server.daemon.daemon_errors import DaemonError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
         insecure: Whether it is wanted.
 
     Raises:
-        SettingsError: No head answers there, or a call without a token was answered, or the environment asks for TLS and the head has none.
+        SettingsError: A call without a token was answered, or a certificate can't be read.
+        DaemonError: No head answers there, with the TLS that the environment asks for; it may later, so that no setting is blamed.
     """
     credentials = tls_credentials()
     code = _ask_without_token(address, credentials)
@@ -42,19 +44,15 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
                     address,
                 )
             return
-        raise SettingsError(
-            _KEY,
-            "",
-            f"expected a Ray cluster's head at {address} with Ray's TLS, for RAY_USE_TLS is set here, received {code.name} from there; start "
-            f"the cluster with it, with certificates of one authority that name each node's address, or unset it ({_AUTHORITY} is "
-            f"{os.environ[_AUTHORITY]})",
+        raise DaemonError(
+            f"{_KEY}: expected a Ray cluster's head at {address} with Ray's TLS, for RAY_USE_TLS is set here, received {code.name} from "
+            f"there; start the cluster with it, with certificates of one authority that name each node's address, or unset it ({_AUTHORITY} "
+            f"is {os.environ[_AUTHORITY]})"
         )
     if not is_head:
-        raise SettingsError(
-            _KEY,
-            "",
-            f"expected a Ray cluster's head at {address}, received {code.name} from there; `ray start --head` starts one, and a cluster with "
-            "Ray's TLS needs RAY_USE_TLS=1 here, too",
+        raise DaemonError(
+            f"{_KEY}: expected a Ray cluster's head at {address}, received {code.name} from there; `ray start --head` starts one, and a "
+            "cluster with Ray's TLS needs RAY_USE_TLS=1 here, too"
         )
     if code == grpc.StatusCode.UNAUTHENTICATED:
         return

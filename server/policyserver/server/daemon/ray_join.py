@@ -32,6 +32,7 @@ class JoinedRay:
 
         Raises:
             SettingsError: There is no cluster, it asks for no authentication, or the folder can't be made.
+            DaemonError: Its head does not answer.
         """
         self._config = config
         self.address = cluster_address(config)
