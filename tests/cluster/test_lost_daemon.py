@@ -14,7 +14,7 @@ from tests.cluster.cluster import ACTOR, RUN, SETTINGS, Cluster, ClusterDaemon, 
 from tests.cluster.hosts import SHARED, Host
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
 
 ENDED_S = 3.0
 REPLACED_S = 20.0
