@@ -22,7 +22,7 @@ FOLDER = "/run/policy-server"
 
 
 HEAD_BLOCK, NODE_BLOCK = "ray start --head", "ray start --address"
-"""Texts of the blocks that start a head and a node; of each the guide has one for the first time, and one for the time after the head was lost."""
+"""Texts of the blocks that start a head and a node: of each there is one for the first time, and one for when the head was lost."""
 
 
 def block_with(*texts: str) -> Block:

@@ -24,7 +24,7 @@ EVERY_UPDATE = "[checkpoints]\nevery_iterations = 1\n"
 
 def test_its_successor_replaces_the_actors(three_hosts: Sequence[Host]) -> None:
     cluster = Cluster(three_hosts)
-    first, *others = three_hosts
+    _, *others = three_hosts
     daemon = ClusterDaemon(cluster, SETTINGS + CARTPOLE + EVERY_UPDATE)
     daemon.wait_for("ready after")
     addresses = daemon.addresses()
@@ -55,7 +55,9 @@ def test_its_successor_replaces_the_actors(three_hosts: Sequence[Host]) -> None:
 def test_its_machine_is_lost_and_a_daemon_on_another_takes_the_run(three_hosts: Sequence[Host]) -> None:
     first, learns, serves = three_hosts
     cluster = Cluster(three_hosts, serving=[serves])
-    first.replace(Path("/proc/sys/kernel/random/boot_id"), b"9" * 32)  # another machine's, so that the lease counts and not the kernel's word
+    first.replace(
+        Path("/proc/sys/kernel/random/boot_id"), b"9" * 32
+    )  # another machine's, so that the lease counts and not the kernel's word
     settings = SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1") + CARTPOLE + EVERY_UPDATE
     daemon = ClusterDaemon(cluster, settings, host=learns, run_folder=f"{SHARED}/run")
     daemon.wait_for("ready after")

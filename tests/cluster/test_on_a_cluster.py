@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest
 
 SETTINGS = TWO_ACTORS + CARTPOLE
 
+
 @pytest.fixture
 def cluster(three_hosts: Sequence[Host]) -> Cluster:
     return Cluster(three_hosts)

@@ -1,4 +1,4 @@
-"""A cluster with Ray's TLS and without a token: made by the guide's commands, joined by a daemon that trains and serves, closed to others."""
+"""A cluster with Ray's TLS and without a token, made by the guide's commands: a daemon joins it, trains and serves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.cluster.cluster import HEAD, SETTINGS, Cluster, ClusterDaemon, Player, serve_command, until
-from tests.cluster.hosts import NETWORK, Host
+from tests.cluster.hosts import Host
 from tests.cluster.test_guide import FOLDER, block_with
 from tests.conftest import CARTPOLE
 from tests.documents import commands

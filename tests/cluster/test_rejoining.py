@@ -1,4 +1,4 @@
-"""A node rejoins by `ray start`, after Ray gave it up and after it was switched off: an actor is placed on it, serves, and clients use it."""
+"""A node rejoins by `ray start`, after Ray gave it up and after it was switched off: an actor is placed on it and used by clients."""
 
 from __future__ import annotations
 

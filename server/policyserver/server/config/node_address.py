@@ -50,7 +50,7 @@ def is_of_each_node(address: str) -> bool:
 
 
 def is_unique_by_node(address: str, advertise: str) -> bool:
-    """Tell whether the same port is another address on each node, for servers and for clients: then nodes need not differ in their ports."""
+    """Tell whether the same port is another address on each node, for servers and for clients: then ports need not differ."""
     return is_of_each_node(address) and (not advertise or _NODE_IP in advertise)
 
 

@@ -39,15 +39,15 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
         if is_head:  # Ray's TLS is mutual: a program without a certificate of the cluster's is not let in
             if code == grpc.StatusCode.OK:
                 logger.warning(
-                    "the Ray cluster at %s has Ray's TLS and no token: each node has an agent besides, by HTTP without TLS, that takes requests "
-                    "of anyone who reaches it; give all its nodes RAY_AUTH_MODE=token, too",
+                    "the Ray cluster at %s has Ray's TLS and no token: each node has an agent besides, by HTTP without TLS, that takes "
+                    "requests of anyone who reaches it; give all its nodes RAY_AUTH_MODE=token, too",
                     address,
                 )
             return
         raise DaemonError(
             f"{_KEY}: expected a Ray cluster's head at {address} with Ray's TLS, for RAY_USE_TLS is set here, received {code.name} from "
-            f"there; start the cluster with it, with certificates of one authority that name each node's address, or unset it ({_AUTHORITY} "
-            f"is {os.environ[_AUTHORITY]})"
+            f"there; start the cluster with it, with certificates of one authority that name each node's address, or unset it "
+            f"({_AUTHORITY} is {os.environ[_AUTHORITY]})"
         )
     if not is_head:
         raise DaemonError(
