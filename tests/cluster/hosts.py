@@ -76,6 +76,11 @@ class _Namespaces:
         assert done.returncode == 0, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether they were closed."""
+        return self._unshare.poll() is not None
+
     def close(self) -> None:
         """End all processes inside, and with them the namespaces. A second call does nothing."""
         if self._unshare.poll() is None:
@@ -209,7 +214,10 @@ class Host:
         self._bridge.call("ip", "link", "set", self._port, "master", "bridge")
 
     def close(self) -> None:
-        """Switch the host off: its processes are killed, and others hear nothing. A second call does nothing."""
+        """Switch the host off: its processes are killed, and others hear nothing, not of their ends either. A second call does nothing."""
+        if not self._namespaces.has_ended:
+            with contextlib.suppress(AssertionError):  # its network may not be set up yet
+                self.cut()
         self._namespaces.close()
         for entering in self._started:
             entering.wait(_START_S)
