@@ -3,6 +3,7 @@
 #   TORCH=cpu            take PyTorch's CPU build, which is far smaller than the default one on Linux
 #   ARGS="..."           passed on to the program that the target runs
 #   WORKERS=3            processes that the test files are divided among; 0 runs them one after the other
+#   WITHOUT=slow         of `make test-cluster`, leave the tests out that take minutes
 #   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
 
 SHELL := /bin/bash
@@ -16,6 +17,7 @@ PYTHON ?= python3
 TORCH ?= default
 REQUIRE_SERVICES ?=
 WORKERS ?= 3
+WITHOUT ?=
 ARGS ?=
 
 BIN := .venv/bin
@@ -27,6 +29,8 @@ QUIET := --quiet
 PARALLEL = --numprocesses $(WORKERS) --no-loadscope-reorder
 # Of those that hold times, which wait more than they compute, each has a processor.
 PARALLEL_ALONE = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
+# WITHOUT=slow leaves those out that take minutes. Those that hold times run one after another.
+CLUSTER = cluster$(WITHOUT:%= and not %)
 # Folders of which no test is quick: their imports would take seconds.
 OF_PROCESSES := benchmarks integration learning
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -49,11 +53,12 @@ test-fast: $(INSTALLED) ## run those tests that are quick and start no process o
 	@$(BIN)/python -m pytest -m "not slow and not figures and not cluster and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone and not cluster" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone and not cluster" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
 
 test-cluster: $(INSTALLED) ## run the tests of a server on a Ray cluster, on hosts that they make of namespaces (Linux, as root)
-	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest -m "$(CLUSTER) and not alone" $(PARALLEL_ALONE) $(ARGS) tests/cluster || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -m "$(CLUSTER) and alone" $(ARGS) tests/cluster || [ $$? -eq 5 ]
 
 figures: $(INSTALLED) ## check the speeds of recording and of the page, on a machine with nothing else to do
 	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m figures -rP $(ARGS)

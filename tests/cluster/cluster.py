@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.cluster.hosts import NETWORK, Host, HostProcess
 
@@ -27,36 +31,79 @@ serving_resources = {serving = 1}
 num_env_runners = 2
 """
 HEAD = f"{NETWORK}.1:{PORT}"
-OF_RAY_START = {"RAY_worker_niceness": "0", "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client", "RAY_AUTH_MODE": "token"}
+OF_RAY_START = {"RAY_worker_niceness": "0", "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client"}
+"""What `ray start` is given of variables, authentication apart."""
+GIVES_UP_SOON = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+}
+"""For the head: Ray gives a silent node up after some 10 s in place of a minute."""
 RUN = "/tmp/run"
+ACTOR = "ray::ExternalEnvRunner"
+"""What a serving actor's process is called."""
 _TLS = "/tmp/tls"
 CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
 
 
 class Cluster:
-    """The first host is Ray's head, without a serving actor or a learner; each other one has room for so many, or for a learner."""
+    """The first host is Ray's head, without a serving actor; each other one has room for so many, unless others are named to serve or learn."""
 
     def __init__(
         self,
         hosts: Sequence[Host],
         *,
         actors_on_each: int = 1,
+        serving: Sequence[Host] | None = None,
         learners: Sequence[Host] = (),
+        authentication: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
+        of_head: Mapping[str, str] | None = None,
     ) -> None:
+        """Start a node on each host.
+
+        Args:
+            hosts: The machines.
+            actors_on_each: Serving actors for which a node has room.
+            serving: The hosts that serve; all but the first and the learners else.
+            learners: The hosts that learn.
+            authentication: Variables by which Ray's processes and the daemon know each other; a new token else.
+            variables: Further variables of all of them.
+            of_head: Further variables of the head's.
+        """
         self.hosts = hosts
-        self.environment = {**OF_RAY_START, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(variables or {})}
+        self.environment = {**OF_RAY_START, **(authentication or with_token()), **(variables or {})}
+        self._of_head = dict(of_head or {})
+        self._learners = learners
+        self._serving = [host for host in hosts[1:] if host not in learners] if serving is None else serving
         self._rooms = f'--resources={{"serving": {actors_on_each}}}'
         write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
-        hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", env=self.environment)
-        for host in hosts[1:]:
-            self.join(host, learns=host in learners)
+        self.start_head()
+        with ThreadPoolExecutor() as starting:
+            list(starting.map(self.join, hosts[1:]))
 
-    def join(self, host: Host, *, learns: bool = False, without: Sequence[str] = ()) -> None:
-        """Start a node that serves or learns, without some of the variables that it is to have."""
-        rooms = '--resources={"learner": 1}' if learns else self._rooms
+    def start_head(self, *options: str) -> None:
+        """Start the head."""
+        self.hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", *options, env={**self.environment, **self._of_head})
+
+    def join(self, host: Host, *, without: Sequence[str] = ()) -> None:
+        """Start another node, without some of the variables that it is to have."""
+        rooms = [self._rooms] if host in self._serving else ['--resources={"learner": 1}'] if host in self._learners else []
         env = {name: value for name, value in self.environment.items() if name not in without}
-        host.start_ray(f"--address={HEAD}", "--num-cpus=2", rooms, env=env)
+        host.start_ray(f"--address={HEAD}", "--num-cpus=2", *rooms, env=env)
+
+    def set_up_again(self, host: Host) -> None:
+        """Switch a host on that was switched off, and bring it the certificate, the key and the token of the others."""
+        host.switch_on()
+        (like, *_) = (other for other in self.hosts if other is not host)
+        for file in (CERTIFICATE, KEY, TOKEN):
+            host.write(file, like.path(file).read_bytes())
+
+
+def with_token() -> dict[str, str]:
+    """Return what lets processes into a cluster of its own: a new token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def write_secrets(hosts: Sequence[Host], certificate_file: str, key_file: str, token_file: str) -> None:
@@ -75,11 +122,11 @@ def write_secrets(hosts: Sequence[Host], certificate_file: str, key_file: str, t
 
 
 class ClusterDaemon:
-    """`policy-server serve` on the first host."""
+    """`policy-server serve` on the first host, or on another."""
 
-    def __init__(self, cluster: Cluster, settings: str, *options: str) -> None:
-        self.host = cluster.hosts[0]
-        command = serve_command(self.host, settings, *options)
+    def __init__(self, cluster: Cluster, settings: str, *options: str, host: Host | None = None, run_folder: str = RUN) -> None:
+        self.host = host or cluster.hosts[0]
+        command = serve_command(self.host, settings, *options, run_folder=run_folder)
         self.host.path("/tmp/out").unlink(missing_ok=True)  # of one before it
         self.process = self.host.start("sh", "-c", 'exec "$0" "$@" > /tmp/out 2>&1', *command, env=cluster.environment)
 
@@ -125,6 +172,20 @@ class Player:
         lines = self._output.read_text().splitlines() if self._output.exists() else []
         return dict(json.loads(lines[-1])) if lines else {"steps": 0, "version": 0, "errors": {}, "runners": [], "longest_s": 0.0}
 
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20.0)
+
+
+def waits_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> float:
+    """Wait until processes have ended; returns the seconds that took."""
+    began_s = time.monotonic()
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        assert time.monotonic() - began_s < timeout_s, f"not ended within {timeout_s} s: {processes}"
+        time.sleep(0.02)
+    return time.monotonic() - began_s
+
 
 def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon) -> float:
     """Wait for something; returns the seconds that took."""
@@ -135,8 +196,8 @@ def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon)
     return time.monotonic() - began_s
 
 
-def serve_command(host: Host, settings: str, *options: str) -> list[str]:
+def serve_command(host: Host, settings: str, *options: str, run_folder: str = RUN) -> list[str]:
     """Write the settings and return the command that serves by them."""
     host.write("/tmp/server.toml", settings.encode())
     program = str(Path(sys.executable).with_name("policy-server"))
-    return [program, "serve", "--config", "/tmp/server.toml", "--run_folder", RUN, "--ray.address", HEAD, *options]
+    return [program, "serve", "--config", "/tmp/server.toml", "--run_folder", run_folder, "--ray.address", HEAD, *options]

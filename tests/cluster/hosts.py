@@ -4,6 +4,8 @@ A network namespace alone is no host: a unix socket is found by its path, so a l
 has a mount namespace, too, with file systems of its own over the folders in which Ray and the daemon keep sockets, shared memory and runs.
 What is installed on this machine is installed on every host.
 
+One folder, `SHARED`, is the same on all hosts, as one of a network is, and outlives each of them.
+
 The hosts' network is a bridge in a namespace that has nothing else, so nothing of it is seen outside. A host is the first process of its
 process namespace, which ends with this process, however that ends, and takes all others of the host along.
 """
@@ -16,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +28,7 @@ import psutil
 NETWORK = "10.77.0"
 PRIVATE_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 """Where Ray, the daemon and the tests write."""
+SHARED = "/mnt"
 _NEEDED = ("unshare", "nsenter", "ip", "mount")
 _INIT = "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('ready', flush=True); sys.stdin.read()"
 """A host's first process: it lives until its standard input ends, and no dead child of the host's stays with it."""
@@ -72,6 +76,11 @@ class _Namespaces:
         assert done.returncode == 0, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether they were closed."""
+        return self._unshare.poll() is not None
+
     def close(self) -> None:
         """End all processes inside, and with them the namespaces. A second call does nothing."""
         if self._unshare.poll() is None:
@@ -85,18 +94,22 @@ class _Namespaces:
 class Host:
     """One host. Made by `hosts`."""
 
-    def __init__(self, number: int, bridge: _Namespaces) -> None:
+    def __init__(self, number: int, bridge: _Namespaces, shared: Path) -> None:
         self.name = f"host{number}"
         self.address = f"{NETWORK}.{number}"
-        self._bridge = bridge
+        self._bridge, self._shared = bridge, shared
         self._port = f"port{number}"
         self._started: list[subprocess.Popen[bytes]] = []
-        self._namespaces = _Namespaces("net", "mount", "uts")
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_", "GRPC_"))},
             "HOME": "/tmp/home",
             "TMPDIR": "/tmp",
         }
+        self.switch_on()
+
+    def switch_on(self) -> None:
+        """Begin, or begin anew after `close`: then as a machine whose own folders are empty."""
+        self._namespaces = _Namespaces("net", "mount", "uts")
         try:
             self._set_up()
         except BaseException:
@@ -105,11 +118,13 @@ class Host:
 
     def _set_up(self) -> None:
         inside = self._namespaces
+        inside.call("mount", "--bind", str(self._shared), SHARED)  # before the folder that it lies in is hidden
         for folder in PRIVATE_FOLDERS:
             if Path(folder).is_dir():
                 inside.call("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", folder)
         inside.call("mkdir", "/tmp/home")
         inside.call("hostname", self.name)
+        subprocess.run(self._bridge.command("ip", "link", "delete", self._port), capture_output=True, timeout=_START_S)  # of one before
         self._bridge.call("ip", "link", "add", self._port, "type", "veth", "peer", "name", "eth0")
         # By the number of a process as this machine has it, so not from the bridge's process namespace.
         subprocess.run(
@@ -199,10 +214,14 @@ class Host:
         self._bridge.call("ip", "link", "set", self._port, "master", "bridge")
 
     def close(self) -> None:
-        """Switch the host off: its processes are killed. A second call does nothing."""
+        """Switch the host off: its processes are killed, and others hear nothing, not of their ends either. A second call does nothing."""
+        if not self._namespaces.has_ended:
+            with contextlib.suppress(AssertionError):  # its network may not be set up yet
+                self.cut()
         self._namespaces.close()
         for entering in self._started:
             entering.wait(_START_S)
+        self._started.clear()
 
 
 class HostProcess:
@@ -229,12 +248,13 @@ class HostProcess:
 def hosts(count: int) -> Iterator[Sequence[Host]]:
     """Make hosts that reach each other, and switch all of them off at the end of the block."""
     with contextlib.ExitStack() as ending:
+        shared = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
         bridge = _Namespaces("net")
         ending.callback(bridge.close)
         bridge.call("ip", "link", "add", "bridge", "type", "bridge")
         bridge.call("ip", "link", "set", "bridge", "up")
         made = []
         for number in range(1, count + 1):
-            made.append(Host(number, bridge))
+            made.append(Host(number, bridge, shared))
             ending.callback(made[-1].close)
         yield made

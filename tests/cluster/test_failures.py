@@ -12,7 +12,7 @@ from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, unti
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
 
 CUT_S = 25.0
 LONGEST_PAUSE_S = 6.0

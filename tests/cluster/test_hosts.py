@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from policyserver.server.processes.driver_link import DriverLink
-from tests.cluster.hosts import Host
+from tests.cluster.hosts import SHARED, Host
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long]
 
@@ -41,6 +41,15 @@ except TimeoutError:
 except OSError as error:
     print(error)
 """
+HEAR = """
+import socket, sys
+line = socket.create_connection((sys.argv[1], 9000), timeout=2.0)
+print("connected", flush=True)
+try:
+    print("heard", line.recv(1))
+except TimeoutError:
+    print("silence")
+"""
 LINK = """
 import pathlib, sys, time
 from policyserver.server.processes.driver_link import DriverLink
@@ -56,8 +65,12 @@ def python(host: Host, program: str, *arguments: str) -> str:
 
 def started(host: Host, program: str, *arguments: str) -> None:
     host.start("sh", "-c", f'exec "{sys.executable}" -c "$0" "$@" > /tmp/out', program, *arguments)
+    wait_for(host, "/tmp/out", "listens\n")
+
+
+def wait_for(host: Host, file: str, text: str) -> None:
     deadline = time.monotonic() + 30.0
-    while not (host.path("/tmp/out").exists() and host.path("/tmp/out").read_text() == "listens\n"):
+    while not (host.path(file).exists() and host.path(file).read_text() == text):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -69,6 +82,19 @@ def test_what_one_host_writes_is_absent_on_another_and_here(two_hosts: Sequence[
     assert first.run("cat", f"{folder}/a_host_wrote_this") == "mine"
     assert second.complete("cat", f"{folder}/a_host_wrote_this").returncode != 0
     assert not Path(f"{folder}/a_host_wrote_this").exists()
+
+
+def test_the_shared_folder_is_the_same_on_all_and_stays_when_a_host_is_switched_off(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    first.write(f"{SHARED}/a_host_wrote_this", b"for all")
+    first.write("/tmp/a_host_wrote_this", b"mine")
+    assert second.run("cat", f"{SHARED}/a_host_wrote_this") == "for all"
+    first.close()
+    first.switch_on()
+    assert first.run("cat", f"{SHARED}/a_host_wrote_this") == "for all"
+    assert first.complete("cat", "/tmp/a_host_wrote_this").returncode != 0
+    started(first, LISTEN)
+    assert python(second, REACH, first.address) == "there"
 
 
 def test_the_drivers_unix_socket_is_reached_on_its_own_host_alone(two_hosts: Sequence[Host], tmp_path: Path) -> None:
@@ -99,10 +125,15 @@ def test_a_host_ends_with_all_its_processes_and_without_traces(two_hosts: Sequen
     started(second, LISTEN)
     (listener,) = second.processes("create_server")
     assert not first.processes("create_server")
+    follow = 'exec "$0" -c "$1" "$2" > /tmp/heard 2>&1'
+    follower = first.start("sh", "-c", follow, sys.executable, HEAR, second.address)
+    wait_for(first, "/tmp/heard", "connected\n")
     second.close()
     second.close()
     assert not listener.is_running() or listener.status() == psutil.STATUS_ZOMBIE
     assert "refused" not in python(first, REACH, second.address), "no host is there to refuse"
+    assert follower.wait(20.0) == 0
+    assert first.path("/tmp/heard").read_text() == "connected\nsilence\n", "of an end of its process nothing is heard"
 
 
 def test_hosts_end_with_the_process_that_made_them() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import RUN, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, RUN, Cluster, ClusterDaemon, Player, until
 from tests.cluster.cluster import SETTINGS as TWO_ACTORS
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
@@ -19,7 +19,6 @@ from tests.conftest import CARTPOLE
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
 
 SETTINGS = TWO_ACTORS + CARTPOLE
-ACTOR = "ray::ExternalEnvRunner"
 
 
 @pytest.fixture
@@ -46,16 +45,8 @@ def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
     assert all(actor["actions"] > 500 for actor in status["actors"])
 
     began_s = time.monotonic()
-    daemon.process.send_signal(signal.SIGKILL)
-    until(lambda: not any(host.processes(ACTOR) for host in others), 20.0, daemon)
-    assert time.monotonic() - began_s < 5.0
-    assert cluster.hosts[1].processes("raylet"), "the cluster goes on"
-
-    again = ClusterDaemon(cluster, SETTINGS)
-    again.wait_for("ready after")
-    began_s = time.monotonic()
-    again.process.send_signal(signal.SIGTERM)
-    assert again.process.wait(40.0) == 0, again.text()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(40.0) == 0, daemon.text()
     assert time.monotonic() - began_s < 20.0
     assert not any(host.processes(ACTOR) for host in others)
     assert cluster.hosts[1].processes("raylet"), "the cluster goes on"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 NODE = "node"
 """Stands for the address by which Ray knows a node."""
+_NODE_IP = "{node_ip}"
 _SIOCGIFADDR = 0x8915
 _IPV6_FILE = Path("/proc/net/if_inet6")
 
@@ -51,6 +52,11 @@ def is_of_each_node(address: str) -> bool:
 def interface_of(address: str) -> str:
     """Return the name of this machine's interface that has an address; empty if none has it."""
     return next((name for name, group in _addresses().items() if address in group), "")
+
+
+def is_unique_by_node(address: str, advertise: str) -> bool:
+    """Tell whether the same port is another address on each node, for servers and for clients: then ports need not differ."""
+    return is_of_each_node(address) and (not advertise or _NODE_IP in advertise)
 
 
 def on_this_node(address: str, node_ip: str) -> str:
@@ -100,7 +106,7 @@ def advertised(template: str, bound: str, node_ip: str) -> str:
     if not template or bound.startswith("unix:"):
         return bound
     shown_ip = f"[{node_ip}]" if ":" in node_ip else node_ip
-    return template.replace("{node_ip}", shown_ip).replace("{port}", bound.rpartition(":")[2])
+    return template.replace(_NODE_IP, shown_ip).replace("{port}", bound.rpartition(":")[2])
 
 
 def _joined(host: str, port: str) -> str:

@@ -252,8 +252,10 @@ class Daemon:
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         if config.ray.joins:
             actors.let_actors_in(ending)
+            from policyserver.server.daemon.predecessor import take_over
             from policyserver.server.daemon.ray_nodes import check_nodes
 
+            take_over(config.run_folder)
             check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
             check_nodes(learner_resources(rllib_config), rllib_config.num_learners, serves=False)
         # Only now, for Ray forks, which gRPC's threads don't bear.

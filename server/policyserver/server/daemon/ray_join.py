@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from policyserver.common.channels import open_channel
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import FROM_ENVIRONMENT, RayConfig, check_cluster_address
 from policyserver.server.daemon.private_folder import PrivateFolder
+from policyserver.server.daemon.ray_authentication import refuse_insecure
 from policyserver.server.daemon.ray_start import keeping_sigterm, replaced
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KEY = "ray.address"
-_PROBE_S = 5.0
-_PROBE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""The call that says which Ray a head runs. It takes an empty message, and a cluster with tokens refuses it without one."""
 _LOCAL_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 """What concerns this process alone; what a node's processes read is given to `ray start`."""
 
@@ -40,6 +35,7 @@ class JoinedRay:
 
         Raises:
             SettingsError: There is no cluster, it asks for no authentication, or the folder can't be made.
+            DaemonError: Its head does not answer.
         """
         self._config = config
         self.address = cluster_address(config)
@@ -140,28 +136,6 @@ def cluster_address(config: RayConfig) -> str:
             _KEY, "", "expected a Ray node on this machine with 'auto', found none; run `ray start` first, or name HOST:PORT"
         )
     return str(found)
-
-
-def refuse_insecure(address: str, *, insecure: bool) -> None:
-    """Refuse a cluster that lets anyone in who reaches it, unless that is wanted.
-
-    Raises:
-        SettingsError: No head answers there, or a call without a token was answered.
-    """
-    if os.environ.get("RAY_USE_TLS", "0") == "1":  # Ray's TLS is mutual: who has no certificate of the cluster's is not let in
-        return
-    with open_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            channel.unary_unary(_PROBE, bytes, bytes)(b"", timeout=_PROBE_S)
-        except grpc.RpcError as error:
-            code = error.code()
-            if code == grpc.StatusCode.UNAUTHENTICATED:
-                return
-            raise SettingsError(_KEY, "", f"expected a Ray cluster's head at {address}, received {code.name} from there") from error
-    text = "lets anyone who reaches it run code on all its nodes, for it was started without RAY_AUTH_MODE=token and without Ray's TLS"
-    if not insecure:
-        raise SettingsError(_KEY, "", f"the Ray cluster at {address} {text}; start it with one of them, or set ray.insecure = true")
-    logger.warning("the Ray cluster at %s %s; joined all the same (ray.insecure)", address, text)
 
 
 def alive_nodes() -> list[dict[str, Any]]:

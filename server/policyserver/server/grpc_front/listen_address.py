@@ -136,6 +136,24 @@ def claimed(address: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def first_free(addresses: Sequence[str]) -> Iterator[str]:
+    """Claim the first of some addresses that no other process has, and keep it claimed for as long as the block runs; yields it.
+
+    Raises:
+        AddressInUseError: Others have all of them; names the first.
+        OSError: See `claimed`.
+    """
+    with contextlib.ExitStack() as claim:
+        for address in addresses:
+            with contextlib.suppress(AddressInUseError):
+                claim.enter_context(claimed(address))
+                break
+        else:
+            raise in_use(addresses[0])
+        yield address
+
+
 def _names(target: str) -> list[str]:
     """Name what the address stands for; a port that the system chooses needs no claim."""
     if target.startswith(UNIX):

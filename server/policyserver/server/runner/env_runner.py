@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import logging
@@ -35,7 +34,7 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
-from policyserver.server.grpc_front.listen_address import address_of, reserve_ports
+from policyserver.server.grpc_front.listen_address import address_of
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
@@ -49,6 +48,7 @@ from policyserver.server.processes.serving_report import ServingReport
 from policyserver.server.runner.following import follow, node_ip
 from policyserver.server.runner.learner_demand import learner_demand
 from policyserver.server.runner.metrics import log_samples, with_hand_off, with_others
+from policyserver.server.runner.node_port import NodePort
 from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.seeding import seeded
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -94,7 +94,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = False
         self._drains = threading.Event()
         self._others: list[str] = []
-        self._kept_port = contextlib.ExitStack()
+        self._node_port: NodePort | None = None
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
@@ -163,7 +163,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if config.opens_itself:
             self.open()
         elif self._is_on_cluster and self.env is None:  # else the daemon keeps the ports of its machine
-            self._kept_port.enter_context(reserve_ports([self._address()]))
+            self._node_port = NodePort(config.listen, self._index, self.config.num_env_runners, node_ip())
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
@@ -195,10 +195,13 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 self._env_thread.start()
             elif self._serving_loop is not None and not self._serving_loop.addresses:
                 self._serving_loop.bind(self._address())
-                self._kept_port.close()
+                if self._node_port is not None:
+                    self._node_port.is_listened_on()
 
     def _address(self, index: int | None = None) -> str:
         """Return the address of the serving instance with this index of RLlib's, or of this one."""
+        if index is None and self._node_port is not None:
+            return self._node_port.address
         address = self._serving_config.listen.address
         if self._is_on_cluster:
             address = on_this_node(address, node_ip())
@@ -378,7 +381,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         is_final = self._serving_config.driver_link is None and not self._drains.is_set()
         self._drains.set()
         self._stop_following()
-        self._kept_port.close()
+        if self._node_port is not None:
+            self._node_port.close()
         if self._serving_loop is not None:
             self._serving_loop.stop(is_final=is_final)
         elif self._env_runner_state_server is not None:
