@@ -1,13 +1,15 @@
-"""Writes docs/scaling.md: `python -m benchmarks.scaling.run` in the repository's root, after `make bench`."""
+"""Writes docs/scaling.md: `python -m benchmarks.scaling.run`, after `make bench` and `python -m benchmarks.cluster.second_actor`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
+from benchmarks.folders import DOCS
+from benchmarks.scaling import second_actor
 from benchmarks.scaling.growth import MOST_BUSY, MOST_OPEN, Load, ceilings, needs
 from benchmarks.scaling.measured import Measured, read
 
-PAGE = Path("docs/scaling.md")
+PAGE = DOCS / "scaling.md"
 
 _HEADER = (
     "| open episodes | actions/s | serving actors | client cores | memory of episodes | driver | learner, CPU | learner, GPU | first limit "
@@ -24,15 +26,17 @@ LOADS = (
 )
 
 
-def rendered(measured: Measured) -> str:
+def rendered(measured: Measured, results: Mapping[int, second_actor.Result]) -> str:
     """Return the page."""
     return f"""# How a server grows
 
-Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: the first table was measured, on one
-machine of 2 cores that server, learner and clients shared ([Benchmarks](benchmarks.md)). Everything below it is calculated from that table.
-No load beyond one machine was run.
+Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: both tables of "Measured" were measured
+on one machine of 2 cores that server, learner and clients shared. Everything below them is calculated from the first. No load beyond one
+machine was run.
 
-## Measured
+## Measured: one actor
+
+By `make bench` ([Benchmarks](benchmarks.md)), without encryption, over loopback.
 
 | what | figure |
 | --- | --- |
@@ -45,6 +49,14 @@ No load beyond one machine was run.
 | an open episode, in the serving process | {measured.episode_bytes:,.0f} bytes |
 
 The nets are those of the benchmarks (two layers of 256; the learner's is the demo's LSTM), observations are 10 numbers.
+
+## Measured: a second actor
+
+By `python -m benchmarks.cluster.second_actor`: daemon, actors and callers are on hosts made of namespaces, with TLS between them, and the
+learner trains on what it can take. **The hosts share 2 cores in all**, so actions a second and latencies show overhead and correctness, not
+what such hosts would do; the processor time of an action is what counts.
+
+{second_actor.rendered(results)}
 
 ## Calculated: where each part ends
 
@@ -67,8 +79,8 @@ a part can't.
 - **The learner is the first limit**, and the only one that is soft: where clients can't wait, steps that it can't take are dropped and
   counted, and acting goes on. Where they can wait, they go at the learner's pace. Several learners (`num_learners`) divide a batch; their
   speed-up was not measured.
-- **Serving** grows with actors, which share nothing on the path of a step. That n actors give n times the actions is an assumption here: on
-  2 cores it can't be measured.
+- **Serving** grows with actors, which share nothing on the path of a step. That n actors give n times the actions is an assumption here,
+  which for n = 2 is measured by processor time, above. TLS is not in the calculation: it is in the second table.
 - **The driver** fetches the steps of PPO, DQN and SAC. APPO and IMPALA bypass it by RLlib's aggregators.
 - Not calculated, for nothing was measured: networks, latency between machines, and the checks of a client with very many connections.
 """
@@ -105,5 +117,10 @@ def _rounded(figure: float) -> int:
     return int(round(figure / size) * size)
 
 
+def write() -> None:
+    """Write the page from what was measured last."""
+    PAGE.write_text(rendered(read(DOCS / "benchmarks.md"), second_actor.read_results()), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(rendered(read()), encoding="utf-8")
+    write()

@@ -1,4 +1,4 @@
-"""docs/scaling.md is what its script makes of docs/benchmarks.md, and the calculation is right where it can be done by hand."""
+"""docs/scaling.md is what its script makes of what was measured, and the calculation is right where it can be done by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from benchmarks.scaling.growth import Load, ceilings, needs
 from benchmarks.scaling.measured import FigureMissingError, Measured, read
 from benchmarks.scaling.run import PAGE, rendered
+from benchmarks.scaling.second_actor import Load as ActingLoad
+from benchmarks.scaling.second_actor import Measurement, read_results
 
 ROOT = Path(__file__).parents[3]
 ROUND = Measured(
@@ -17,7 +19,12 @@ ROUND = Measured(
 
 
 def test_the_page_is_current() -> None:
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == rendered(read(ROOT / "docs" / "benchmarks.md"))
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == rendered(read(ROOT / "docs" / "benchmarks.md"), read_results())
+
+
+def test_a_second_actor_brings_what_the_processor_time_of_an_action_says() -> None:
+    one, two = (Measurement(actors, 1.0, 1.0, 1.0, us, 1.0, []) for actors, us in ((1, 6.0), (2, 8.0)))
+    assert ActingLoad(4, 1000, one, two).times_one == pytest.approx(1.5)
 
 
 def test_what_a_load_takes() -> None:

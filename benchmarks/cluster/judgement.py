@@ -1,0 +1,143 @@
+"""What the ledger of the clients and the record of the server say together, and which bars that meets."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.cluster.ledger import UNKNOWN, Acknowledged, Ledger, Places, Times
+from benchmarks.cluster.record import Record
+
+ACTS_AGAIN_S = 15.0
+PAUSE_S = 6.0
+LAST_REPORT_S = 2.0
+"""A process is asked each second, and has a second to answer: what it acknowledged in this time may be missing in its last report."""
+_AFTER_S = 30.0
+"""How long after an event a pause of learning is its own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure and what is asked of it."""
+
+    what: str
+    figure: str
+    bar: str = ""
+    is_met: bool = True
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a host, and when."""
+
+    name: str
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Went:
+    """A serving process that was killed, or cut off, or neither."""
+
+    boot: str
+    how: str = ""
+    """"killed" or "cut off"; empty: it served all along."""
+    time_s: float = 0.0
+
+
+def longest_gap_s(times: Times, places: Places, count: int, event_s: float, end_s: float) -> tuple[float, int]:
+    """Return for how long an episode's place waited most for its next action within ACTS_AGAIN_S after an event, and which place.
+
+    The wait begins at the event, or at the place's action after it; a place that does not act any more waits until the end.
+    """
+    order = np.lexsort((times, places))
+    times, places = times[order], places[order]
+    is_last = np.append(places[1:] != places[:-1], True) if len(places) else np.zeros(0, np.bool_)
+    following = np.where(is_last, end_s, np.append(times[1:], end_s)[: len(times)])
+    waits = np.where((following > event_s) & (times < event_s + ACTS_AGAIN_S), following - np.maximum(times, event_s), 0.0)
+    silent = np.setdiff1d(np.arange(count), places)
+    if len(silent):
+        return end_s - event_s, int(silent[0])
+    longest = int(np.argmax(waits))
+    return float(waits[longest]), int(places[longest])
+
+
+def longest_pause_s(updates_s: Sequence[float], since_s: float, until_s: float) -> float:
+    """Return the longest time from one update to the next, of those that overlap a span; a span that has no update after it counts to its
+    end."""
+    times = [*(time_s for time_s in updates_s if time_s < until_s), until_s]
+    pauses = [after - before for before, after in zip(times, times[1:], strict=False) if after > since_s]
+    return max(pauses, default=until_s - since_s)
+
+
+def of_acting(ledger: Ledger, places: int, events: Sequence[Event], end_s: float) -> list[Finding]:
+    """Judge whether each episode's place acts again after each event, and whether actions were mixed up."""
+    times, acted = ledger.acted()
+    found = [Finding("actions mixed up", f"{ledger.mixed_up:,} of {len(times):,}", "0", ledger.mixed_up == 0)]
+    for event in events:
+        gap_s, place = longest_gap_s(times, acted, places, event.time_s, end_s)
+        says = f"{event.name}: the longest that one of {places:,} clients waited for its next action"
+        found.append(Finding(says, f"{gap_s:.1f} s (place {place})", f"at most {ACTS_AGAIN_S:g} s", gap_s <= ACTS_AGAIN_S))
+    errors = ", ".join(f"{count:,} {name}" for name, count in sorted(ledger.errors.items()))
+    return [*found, Finding("errors that clients got", errors or "none")]
+
+
+def of_learning(record: Record, events: Sequence[Event], begin_s: float, end_s: float) -> list[Finding]:
+    """Judge the pauses between updates."""
+    quiet_s = [time_s for time_s in record.updates_s if begin_s <= time_s < events[0].time_s]
+    usual = np.diff(quiet_s)
+    says = f"median {np.median(usual):.2f} s, longest {usual.max():.2f} s" if len(usual) else "too few updates"
+    found = [Finding("from update to update before the first event", says)]
+    for event in events:
+        pause_s = longest_pause_s(record.updates_s, event.time_s, min(end_s, event.time_s + _AFTER_S))
+        found.append(Finding(f"{event.name}: longest pause of learning", f"{pause_s:.1f} s", f"at most {PAUSE_S:g} s", pause_s <= PAUSE_S))
+    return found
+
+
+def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
+    """Judge what a serving process acknowledged beside what was recorded of it."""
+    acknowledged, report = ledger.of(went.boot), record.newest(went.boot)
+    who = f"{acknowledged.target or 'unknown address'}, boot {went.boot[:8]}, {went.how or 'served all along'}"
+    if report is None:
+        return [Finding(who, "no report of it was recorded", "at least one", False)]
+    missing = acknowledged.actions - report.actions, acknowledged.steps - report.steps, acknowledged.reward - report.reward
+    found = [
+        Finding(f"{who}: acknowledged", f"{acknowledged.actions:,} actions, {acknowledged.steps:,} steps, reward {acknowledged.reward:,.3f}"),
+        Finding(f"{who}: recorded", f"{report.actions:,} actions, {report.steps:,} steps, reward {report.reward:,.3f}"),
+    ]
+    told = f"{missing[0]:,} actions, {missing[1]:,} steps, reward {missing[2]:,.3f}"
+    lost_first = ledger.by_boot.get(UNKNOWN, Acknowledged()).actions
+    if not went.how:
+        found.append(Finding(f"{who}: acknowledged less recorded", told, "0", missing == (0, 0, 0.0)))
+        return [*found, _of_episodes(acknowledged, record, went)]
+    in_flight = ledger.in_flight(went.boot, went.time_s)
+    reported_late = report.time_s > went.time_s + LAST_REPORT_S
+    answered = 0 if reported_late else ledger.answered_between(went.boot, went.time_s - LAST_REPORT_S, float("inf"))
+    bar = f"from -{in_flight:,} (rows in flight) to {answered + lost_first:,}"
+    bar += "" if reported_late else f" (answered in the last {LAST_REPORT_S:g} s before)"
+    is_met = all(-in_flight <= each <= answered + lost_first for each in missing[:2])
+    last_s = report.time_s - went.time_s
+    says = f"{told}; last report {abs(last_s):.1f} s {'after' if last_s > 0 else 'before'} it, {acknowledged.lost:,} episodes lost"
+    return [*found, Finding(f"{who}: acknowledged less recorded", says, bar, is_met), _of_episodes(acknowledged, record, went)]
+
+
+def of_double_counts(record: Record) -> Finding:
+    """Judge whether an episode was counted by two processes."""
+    ids = collections.Counter(episode for ended in record.episodes.values() for episode, *_ in ended)
+    twice = sum(count > 1 for count in ids.values())
+    return Finding("episodes that are recorded twice", f"{twice:,} of {len(ids):,}", "0", twice == 0)
+
+
+def _of_episodes(acknowledged: Acknowledged, record: Record, went: Went) -> Finding:
+    """Compare the episodes that ended one by one."""
+    recorded = {episode: (length, total) for episode, length, total, _ in record.ended(went.boot)}
+    ours = acknowledged.episodes
+    different = sum(recorded[episode] != told for episode, told in ours.items() if episode in recorded)
+    absent = len(ours.keys() - recorded.keys())
+    more = collections.Counter(ended for episode, _, _, ended in record.ended(went.boot) if episode not in ours)
+    says = f"{len(ours):,} acknowledged; {different:,} recorded otherwise, {absent:,} not recorded; recorded beside them: "
+    says += ", ".join(f"{count:,} {ended}" for ended, count in sorted(more.items())) or "0"
+    is_met = different == 0 and (bool(went.how) or (absent == 0 and not more))
+    return Finding(f"{acknowledged.target}, boot {went.boot[:8]}: episodes that ended", says, "the same" if not went.how else "none otherwise", is_met)
