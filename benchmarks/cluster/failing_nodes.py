@@ -46,8 +46,8 @@ dtype = "float32"
 type = "Discrete"
 n = {ACTIONS}
 [algorithm.training]
-train_batch_size_per_learner = 2000
-minibatch_size = 500
+train_batch_size_per_learner = 6000
+minibatch_size = 1500
 num_epochs = 2
 [algorithm.rl_module]
 module_class = "python:benchmarks.cluster.labelled_net.LabelledNet"
@@ -73,6 +73,8 @@ class Plan:
     healed_s: float = 120.0
     seconds: float = 180.0
     seed: int = 14
+    reaches_clients: bool = False
+    """Whether the node that is cut off is so from the daemon alone."""
 
 
 SHORT = Plan(episodes=300, rows_per_call=100, killed_s=8.0, cut_s=16.0, healed_s=40.0, seconds=60.0)
@@ -105,7 +107,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
 
 
 def _played(plan: Plan, made: Bed) -> Outcome:
-    killed, cut, stays = made.cluster.hosts[1:]
+    head, killed, cut, stays = made.cluster.hosts
     # Clients begin at addresses that go: these are the ones that have to find the others.
     given = [made.addresses_on(host)[0] for host in (killed, cut)]
     each = plan.episodes // plan.client_processes
@@ -120,13 +122,14 @@ def _played(plan: Plan, made: Bed) -> Outcome:
     events = []
     for name, at_s, happens in (
         ("killed", plan.killed_s, killed.close),
-        ("cut off", plan.cut_s, cut.cut),
-        ("healed", plan.healed_s, lambda: (cut.heal(), rejoining.start())),
+        ("cut off", plan.cut_s, (lambda: cut.part_from(head)) if plan.reaches_clients else cut.cut),
+        ("healed", plan.healed_s, (lambda: cut.unite_with(head)) if plan.reaches_clients else cut.heal),
     ):
         _sleep_until(begin_s + at_s, players, made)
         events.append(Event(name, time.time()))
         logger.info("%.0f s: %s", time.time() - begin_s, name)
         happens()
+    rejoining.start()
     _sleep_until(begin_s + plan.seconds, players, made)
     end_s = time.time()
     rejoining.stop()
@@ -246,9 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster.failing_nodes", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="the short form, of a minute")
     parser.add_argument("--episodes", type=int, help="open episodes")
+    parser.add_argument("--reaches_clients", action="store_true", help="cut a node off from the daemon alone, not from the clients")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    plan = SHORT if options.short else Plan()
+    plan = dataclasses.replace(SHORT if options.short else Plan(), reaches_clients=options.reaches_clients)
     if options.episodes:
         plan = dataclasses.replace(plan, episodes=options.episodes)
     outcome = run(plan, RESULTS)
