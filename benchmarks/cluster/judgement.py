@@ -114,10 +114,12 @@ def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
         return [*found, _of_episodes(acknowledged, record, went)]
     in_flight = ledger.in_flight(went.boot, went.time_s)
     reported_late = report.time_s > went.time_s + LAST_REPORT_S
-    answered = 0 if reported_late else ledger.answered_between(went.boot, went.time_s - LAST_REPORT_S, float("inf"))
-    bar = f"from -{in_flight:,} (rows in flight) to {answered + lost_first:,}"
-    bar += "" if reported_late else f" (answered in the last {LAST_REPORT_S:g} s before)"
-    is_met = all(-in_flight <= each <= answered + lost_first for each in missing[:2])
+    answered = 0
+    if not reported_late:
+        answered = in_flight + lost_first + ledger.answered_between(went.boot, went.time_s - LAST_REPORT_S, went.time_s)
+    bar = f"from -{in_flight:,} (rows in flight) to {answered:,}"
+    bar += "" if reported_late else f" (these, and those answered in the last {LAST_REPORT_S:g} s before)"
+    is_met = all(-in_flight <= each <= answered for each in missing[:2])
     last_s = report.time_s - went.time_s
     says = f"{told}; last report {abs(last_s):.1f} s {'after' if last_s > 0 else 'before'} it, {acknowledged.lost:,} episodes lost"
     return [*found, Finding(f"{who}: acknowledged less recorded", says, bar, is_met), _of_episodes(acknowledged, record, went)]
