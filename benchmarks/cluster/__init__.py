@@ -2,5 +2,5 @@
 
 Needs Linux and root, as `make test-cluster` does.
 
-Imports `benchmarks`, `client`, `common.errors`, `monitoring.store.reader`, `tests.cluster.cluster` and `tests.cluster.hosts`.
+Imports `benchmarks`, `benchmarks.scaling`, `client`, `monitoring.store.reader`, `tests.cluster.cluster` and `tests.cluster.hosts`.
 """

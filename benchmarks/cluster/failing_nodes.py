@@ -55,6 +55,7 @@ module_class = "python:benchmarks.cluster.labelled_net.LabelledNet"
 fcnet_hiddens = [64, 64]
 """
 """Of the server: a net whose actions tell which observation they answer."""
+_RAYLET = "ray/raylet/raylet"
 _START_S = 120.0
 _END_S = 120.0
 _LAST_REPORT_S = 2.5
@@ -195,7 +196,7 @@ class Rejoining:
 
     def _run(self) -> None:
         while not self._over.wait(1.0):
-            if not self._host.processes("raylet"):
+            if not self._host.processes(_RAYLET):
                 self._noted.append((time.time(), "Ray had ended its processes on the healed node"))
                 try:
                     self._made.cluster.join(self._host)

@@ -23,9 +23,16 @@ import numpy as np
 
 from benchmarks.cluster.labels import NUMBERS, is_right, labels_of, mixed_up, observations
 from benchmarks.cluster.ledger import UNKNOWN, Ledger, Places
-from policyserver.client import BatchError, ClientConfig, PolicyClient, PolicyServerError
+from policyserver.client import (
+    ActionTimeoutError,
+    BatchError,
+    ClientConfig,
+    PolicyClient,
+    PolicyServerError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+)
 from policyserver.client.connection import Connection
-from policyserver.common.errors import ActionTimeoutError, ServerUnavailableError
 
 TLS = Path("/tmp/tls")
 CONFIG: dict[str, float] = {"action_timeout_s": 20.0, "connect_timeout_s": 5.0, "keepalive_time_s": 5.0, "keepalive_timeout_s": 3.0}
@@ -33,7 +40,8 @@ CONFIG: dict[str, float] = {"action_timeout_s": 20.0, "connect_timeout_s": 5.0, 
 _LOOK_S = 0.5
 _STARTS = ""
 """Queue of the places whose episodes are to begin."""
-_UNANSWERED = (ActionTimeoutError, ServerUnavailableError)
+_UNANSWERED = (ActionTimeoutError, ServerUnavailableError, ServerOverloadedError)
+"""Errors after which the same is asked again."""
 _ATTEMPTS = 5
 _PARTS = 1024
 """Fractions of 1 that rewards are made of: sums are exact in binary."""
