@@ -43,9 +43,7 @@ class Callers:
 
     def __init__(self, address: str, callers: int, episodes_each: int, *, spread: bool) -> None:
         """Open the episodes."""
-        config = ClientConfig(
-            tls_ca_file=TLS / "certificate", token_file=TLS / "token", spread_episodes=spread, waits_for_learner=False
-        )
+        config = ClientConfig(tls_ca_file=TLS / "certificate", token_file=TLS / "token", spread_episodes=spread, waits_for_learner=False)
         self._is_spread = spread
         self._client = PolicyClient(address, config=config)
         self._ids = [self._client.start_episodes(episodes_each) for _ in range(callers)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,10 +66,9 @@ def longest_gap_s(times: Times, places: Places, count: int, event_s: float, end_
 
 
 def longest_pause_s(updates_s: Sequence[float], since_s: float, until_s: float) -> float:
-    """Return the longest time from one update to the next, of those that overlap a span; a span that has no update after it counts to its
-    end."""
+    """Return the longest time from one update to the next, of those that overlap a span; the newest one is followed by its end."""
     times = [*(time_s for time_s in updates_s if time_s < until_s), until_s]
-    pauses = [after - before for before, after in zip(times, times[1:], strict=False) if after > since_s]
+    pauses = [after - before for before, after in itertools.pairwise(times) if after > since_s]
     return max(pauses, default=until_s - since_s)
 
 
@@ -104,7 +104,9 @@ def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
         return [Finding(who, "no report of it was recorded", "at least one", False)]
     missing = acknowledged.actions - report.actions, acknowledged.steps - report.steps, acknowledged.reward - report.reward
     found = [
-        Finding(f"{who}: acknowledged", f"{acknowledged.actions:,} actions, {acknowledged.steps:,} steps, reward {acknowledged.reward:,.3f}"),
+        Finding(
+            f"{who}: acknowledged", f"{acknowledged.actions:,} actions, {acknowledged.steps:,} steps, reward {acknowledged.reward:,.3f}"
+        ),
         Finding(f"{who}: recorded", f"{report.actions:,} actions, {report.steps:,} steps, reward {report.reward:,.3f}"),
     ]
     told = f"{missing[0]:,} actions, {missing[1]:,} steps, reward {missing[2]:,.3f}"
@@ -142,4 +144,6 @@ def _of_episodes(acknowledged: Acknowledged, record: Record, went: Went) -> Find
     says = f"{len(ours):,} acknowledged; {different:,} recorded otherwise, {absent:,} not recorded; recorded beside them: "
     says += ", ".join(f"{count:,} {ended}" for ended, count in sorted(more.items())) or "0"
     is_met = different == 0 and (bool(went.how) or (absent == 0 and not more))
-    return Finding(f"{acknowledged.target}, boot {went.boot[:8]}: episodes that ended", says, "the same" if not went.how else "none otherwise", is_met)
+    return Finding(
+        f"{acknowledged.target}, boot {went.boot[:8]}: episodes that ended", says, "the same" if not went.how else "none otherwise", is_met
+    )

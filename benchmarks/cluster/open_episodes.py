@@ -21,7 +21,7 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.cluster.labels import NUMBERS, is_right, labels_of, mixed_up, observations
+from benchmarks.cluster.labels import NUMBERS, is_right, mixed_up, observations
 from benchmarks.cluster.ledger import UNKNOWN, Ledger, Places
 from policyserver.client import (
     ActionTimeoutError,

@@ -71,7 +71,8 @@ def read_results() -> Mapping[int, Result]:
             raise FigureMissingError(f"{file}: expected results; run `python -m benchmarks.cluster.second_actor --hosts {hosts}` as root")
         content = json.loads(file.read_text(encoding="utf-8"))
         loads = [
-            Load(load["callers"], load["episodes_each"], Measurement(**load["one"]), Measurement(**load["two"])) for load in content.pop("loads")
+            Load(load["callers"], load["episodes_each"], Measurement(**load["one"]), Measurement(**load["two"]))
+            for load in content.pop("loads")
         ]
         found[hosts] = Result(**content, loads=loads)
     return found
