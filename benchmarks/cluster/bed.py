@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from tests.cluster.cluster import CERTIFICATE, RUN, SETTINGS, TOKEN, Cluster, Cl
 from tests.cluster.hosts import Host, HostProcess, hosts
 
 _TWO_ACTORS = "num_env_runners = 2"
+_STORE = "store.sqlite"
 _STOP_S = 60.0
 
 
@@ -29,10 +31,11 @@ class Bed:
         self.daemon = ClusterDaemon(cluster, self.settings)
         self.daemon.wait_for("ready after")
 
-    @property
-    def store(self) -> Path:
-        """Where this machine sees what the server records."""
-        return self.cluster.hosts[0].path(f"{RUN}/store.sqlite")
+    def copy_store(self, folder: Path) -> Path:
+        """Copy what the server has recorded into a folder: SQLite would not open it where this machine sees it."""
+        for file in self.cluster.hosts[0].path(RUN).glob(f"{_STORE}*"):
+            shutil.copy(file, folder / file.name)
+        return folder / _STORE
 
     def addresses_on(self, host: Host) -> list[str]:
         """Return where the actors of a host listen."""

@@ -101,13 +101,13 @@ def run(plan: Plan, folder: Path) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     with bed(serving_hosts=3, actors=3, settings=SETTINGS) as made:
         try:
-            return _played(plan, made)
+            return _played(plan, made, folder)
         finally:
             (folder / "daemon.log").write_text(made.daemon.text(), encoding="utf-8")
             (folder / "clients.log").write_text(made.said(), encoding="utf-8")
 
 
-def _played(plan: Plan, made: Bed) -> Outcome:
+def _played(plan: Plan, made: Bed, folder: Path) -> Outcome:
     head, killed, cut, stays = made.cluster.hosts
     # Clients begin at addresses that go: these are the ones that have to find the others.
     given = [made.addresses_on(host)[0] for host in (killed, cut)]
@@ -137,7 +137,8 @@ def _played(plan: Plan, made: Bed) -> Outcome:
     ledger = merged([_ended(made, player, output) for player, output in zip(players, outputs, strict=True)], each)
     time.sleep(_LAST_REPORT_S)
     made.stop()
-    record = read(made.store, "run")
+    ledger.save(folder / "ledger.json")
+    record = read(made.copy_store(folder), "run")
     hosts = {host.address: host for host in (killed, cut, stays)}
     how = {killed: ("killed", events[0].time_s), cut: ("cut off", events[1].time_s)}
     return _judged(plan, made, ledger, record, events, (begin_s, end_s), rejoining.notes(begin_s), hosts, how)

@@ -31,8 +31,8 @@ def rendered(measured: Measured, results: Mapping[int, second_actor.Result]) -> 
     return f"""# How a server grows
 
 Written by `python -m benchmarks.scaling.run`. **What is measured and what is calculated are apart**: both tables of "Measured" were
-measured on one machine of 2 cores that server, learner and clients shared. Everything below them is calculated from the first. No load beyond one
-machine was run.
+measured on one machine of 2 cores that server, learner and clients shared. Everything below them is calculated from the first. No load
+beyond one machine was run.
 
 ## Measured: one actor
 
