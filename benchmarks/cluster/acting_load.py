@@ -94,4 +94,6 @@ def main(address: str, callers: int, episodes_each: int, pairs: int, window_s: f
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5]), Path(sys.argv[6]))
+    _, _address, *_numbers, _window_s, _output = sys.argv
+    _callers, _episodes_each, _pairs = map(int, _numbers)
+    main(_address, _callers, _episodes_each, _pairs, float(_window_s), Path(_output))

@@ -303,4 +303,6 @@ def main(address: str, episodes: int, rows_per_call: int, episode_steps: int, se
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:6]), Path(sys.argv[6]))
+    _, _address, *_numbers, _output = sys.argv
+    _episodes, _rows_per_call, _episode_steps, _seed = map(int, _numbers)
+    main(_address, _episodes, _rows_per_call, _episode_steps, _seed, Path(_output))
