@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +48,17 @@ class Went:
     time_s: float = 0.0
 
 
-def longest_gap_s(times: Times, places: Places, count: int, event_s: float, end_s: float) -> tuple[float, int]:
-    """Return for how long an episode's place waited most for its next action within ACTS_AGAIN_S after an event, and which place.
+def longest_gap_s(times: Times, places: Places, count: int, event_s: float, until_s: float, end_s: float) -> tuple[float, int]:
+    """Return for how long an episode's place waited most for its next action after an event, and which place.
 
-    The wait begins at the event, or at the place's action after it; a place that does not act any more waits until the end.
+    The wait begins at the event, or at one of the place's actions from there until another time; it ends with the place's next action,
+    whenever that is. A place that does not act any more waits until the end.
     """
     order = np.lexsort((times, places))
     times, places = times[order], places[order]
     is_last = np.append(places[1:] != places[:-1], True) if len(places) else np.zeros(0, np.bool_)
     following = np.where(is_last, end_s, np.append(times[1:], end_s)[: len(times)])
-    waits = np.where((following > event_s) & (times < event_s + ACTS_AGAIN_S), following - np.maximum(times, event_s), 0.0)
+    waits = np.where((following > event_s) & (times < until_s), following - np.maximum(times, event_s), 0.0)
     silent = np.setdiff1d(np.arange(count), places)
     if len(silent):
         return end_s - event_s, int(silent[0])
@@ -76,8 +77,8 @@ def of_acting(ledger: Ledger, places: int, events: Sequence[Event], end_s: float
     """Judge whether each episode's place acts again after each event, and whether actions were mixed up."""
     times, acted = ledger.acted()
     found = [Finding("actions mixed up", f"{ledger.mixed_up:,} of {len(times):,}", "0", ledger.mixed_up == 0)]
-    for event in events:
-        gap_s, place = longest_gap_s(times, acted, places, event.time_s, end_s)
+    for event, until_s in _spans(events, end_s, ACTS_AGAIN_S):
+        gap_s, place = longest_gap_s(times, acted, places, event.time_s, until_s, end_s)
         says = f"{event.name}: the longest that one of {places:,} clients waited for its next action"
         found.append(Finding(says, f"{gap_s:.1f} s (place {place})", f"at most {ACTS_AGAIN_S:g} s", gap_s <= ACTS_AGAIN_S))
     errors = ", ".join(f"{count:,} {name}" for name, count in sorted(ledger.errors.items()))
@@ -90,10 +91,16 @@ def of_learning(record: Record, events: Sequence[Event], begin_s: float, end_s: 
     usual = np.diff(quiet_s)
     says = f"median {np.median(usual):.2f} s, longest {usual.max():.2f} s" if len(usual) else "too few updates"
     found = [Finding("from update to update before the first event", says)]
-    for event in events:
-        pause_s = longest_pause_s(record.updates_s, event.time_s, min(end_s, event.time_s + _AFTER_S))
+    for event, until_s in _spans(events, end_s, _AFTER_S):
+        pause_s = longest_pause_s(record.updates_s, event.time_s, until_s)
         found.append(Finding(f"{event.name}: longest pause of learning", f"{pause_s:.1f} s", f"at most {PAUSE_S:g} s", pause_s <= PAUSE_S))
     return found
+
+
+def _spans(events: Sequence[Event], end_s: float, longest_s: float) -> Iterator[tuple[Event, float]]:
+    """Return each event with the end of the time that is its own: so long, until the next event or until the end."""
+    for event, next_s in zip(events, [*(after.time_s for after in events[1:]), end_s], strict=True):
+        yield event, min(next_s, event.time_s + longest_s)
 
 
 def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:

@@ -17,16 +17,17 @@ BOOT = "0123456789abcdef"
 
 def test_a_wait_begins_at_the_event_and_ends_with_the_place_s_next_action() -> None:
     times, places = np.array([9.0, 9.5, 12.0, 31.0, 32.0]), np.array([0, 1, 1, 0, 1])
-    assert longest_gap_s(times, places, 2, 10.0, 40.0) == (21.0, 0)
-    assert longest_gap_s(times, places, 2, 31.5, 40.0) == (8.5, 0), "until the end, for it acts no more"
-    assert longest_gap_s(times, places, 3, 10.0, 40.0) == (30.0, 2), "one that never acted"
+    assert longest_gap_s(times, places, 2, 10.0, 25.0, 40.0) == (21.0, 0)
+    assert longest_gap_s(times, places, 2, 31.5, 40.0, 40.0) == (8.5, 0), "until the end, for it acts no more"
+    assert longest_gap_s(times, places, 3, 10.0, 25.0, 40.0) == (30.0, 2), "one that never acted"
 
 
-def test_a_wait_within_the_time_after_an_event_counts_and_a_later_one_does_not() -> None:
+def test_a_wait_that_begins_within_the_time_after_an_event_counts_and_a_later_one_does_not() -> None:
     times = np.array([9.0, 14.0, 34.0, 36.0, 39.0])
-    assert longest_gap_s(times, np.zeros(5, np.int64), 1, 10.0, 40.0) == (20.0, 0)
+    assert longest_gap_s(times, np.zeros(5, np.int64), 1, 10.0, 25.0, 40.0) == (20.0, 0)
+    assert longest_gap_s(times, np.zeros(5, np.int64), 1, 10.0, 14.0, 40.0) == (4.0, 0), "the next event's"
     times = np.array([9.0, 14.0, 26.0, 39.0])
-    assert longest_gap_s(times, np.zeros(4, np.int64), 1, 10.0, 40.0) == (12.0, 0)
+    assert longest_gap_s(times, np.zeros(4, np.int64), 1, 10.0, 25.0, 40.0) == (12.0, 0)
 
 
 def test_a_pause_is_from_update_to_update_or_to_the_end() -> None:
