@@ -167,7 +167,7 @@ def _judged(
     findings.append(of_double_counts(record))
     steps_per_s = sum(part.actions for part in ledger.by_boot.values()) / (span_s[1] - span_s[0])
     findings.append(Finding("actions, mean over the run", f"{steps_per_s:,.0f} a second"))
-    findings.append(Finding("steps trained on", f"{record.steps_trained:,} in {len(record.updates_s):,} updates"))
+    findings.append(Finding("steps trained on", f"{record.steps_trained:,} in {len(record.updates):,} updates"))
     return Outcome(plan, findings, made.settings, notes)
 
 

@@ -6,11 +6,12 @@ import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.cluster.ledger import UNKNOWN, Acknowledged, Ledger, Places, Times
-from benchmarks.cluster.record import Record
+from benchmarks.cluster.record import Record, Update
 
 ACTS_AGAIN_S = 15.0
 PAUSE_S = 6.0
@@ -48,6 +49,14 @@ class Went:
     time_s: float = 0.0
 
 
+class Pause(NamedTuple):
+    """From one update to the next."""
+
+    seconds: float
+    learn_s: float
+    """How long the later one took by itself."""
+
+
 def longest_gap_s(times: Times, places: Places, count: int, event_s: float, until_s: float, end_s: float) -> tuple[float, int]:
     """Return for how long an episode's place waited most for its next action after an event, and which place.
 
@@ -66,11 +75,11 @@ def longest_gap_s(times: Times, places: Places, count: int, event_s: float, unti
     return float(waits[longest]), int(places[longest])
 
 
-def longest_pause_s(updates_s: Sequence[float], since_s: float, until_s: float) -> float:
+def longest_pause(updates: Sequence[Update], since_s: float, until_s: float) -> Pause:
     """Return the longest time from one update to the next, of those that overlap a span; the newest one is followed by its end."""
-    times = [*(time_s for time_s in updates_s if time_s < until_s), until_s]
-    pauses = [after - before for before, after in itertools.pairwise(times) if after > since_s]
-    return max(pauses, default=until_s - since_s)
+    noted = [*(update for update in updates if update.time_s < until_s), Update(until_s, 0.0)]
+    pauses = [Pause(after.time_s - before.time_s, after.learn_s) for before, after in itertools.pairwise(noted) if after.time_s > since_s]
+    return max(pauses, default=Pause(until_s - since_s, 0.0))
 
 
 def of_acting(ledger: Ledger, places: int, events: Sequence[Event], end_s: float) -> list[Finding]:
@@ -87,13 +96,13 @@ def of_acting(ledger: Ledger, places: int, events: Sequence[Event], end_s: float
 
 def of_learning(record: Record, events: Sequence[Event], begin_s: float, end_s: float) -> list[Finding]:
     """Judge the pauses between updates."""
-    quiet_s = [time_s for time_s in record.updates_s if begin_s <= time_s < events[0].time_s]
-    usual = np.diff(quiet_s)
+    usual = np.diff([update.time_s for update in record.updates if begin_s <= update.time_s < events[0].time_s])
     says = f"median {np.median(usual):.2f} s, longest {usual.max():.2f} s" if len(usual) else "too few updates"
     found = [Finding("from update to update before the first event", says)]
     for event, until_s in _spans(events, end_s, _AFTER_S):
-        pause_s = longest_pause_s(record.updates_s, event.time_s, until_s)
-        found.append(Finding(f"{event.name}: longest pause of learning", f"{pause_s:.1f} s", f"at most {PAUSE_S:g} s", pause_s <= PAUSE_S))
+        pause = longest_pause(record.updates, event.time_s, until_s)
+        says = f"{pause.seconds:.1f} s, the update itself {pause.learn_s:.1f} s of it"
+        found.append(Finding(f"{event.name}: longest pause of learning", says, f"at most {PAUSE_S:g} s", pause.seconds <= PAUSE_S))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from policyserver.monitoring.store.reader import StoreReader
 
@@ -27,6 +27,15 @@ class Report:
     """All of them."""
 
 
+class Update(NamedTuple):
+    """An iteration of training."""
+
+    time_s: float
+    """When it was written down: it had ended."""
+    learn_s: float
+    """How long the learner's update took, which a busy machine makes longer."""
+
+
 @dataclass(frozen=True)
 class Record:
     """A run's record."""
@@ -35,8 +44,8 @@ class Record:
     """By boot id, oldest first."""
     episodes: Mapping[str, Sequence[tuple[str, int, float, str]]]
     """By the id's beginning: id, length, return of each episode that ended, and how it ended."""
-    updates_s: Sequence[float]
-    """When iterations of training were written down, oldest first."""
+    updates: Sequence[Update]
+    """Oldest first."""
     steps_trained: int
 
     def newest(self, boot: str, before_s: float = float("inf")) -> Report | None:
@@ -63,5 +72,5 @@ def read(store: Path, run: str) -> Record:
     for row in episode:
         process = str(row["worker"]).removeprefix("serving-")
         episodes.setdefault(process, []).append((row["episode"], int(row["length"]), float(row["return"]), row["ended"]))
-    updates_s = [row["time_ns"] / 1e9 for row in train]
-    return Record(reports, episodes, updates_s, int(train[-1]["steps_total"]) if train else 0)
+    updates = [Update(row["time_ns"] / 1e9, float(row["learn_seconds"])) for row in train]
+    return Record(reports, episodes, updates, int(train[-1]["steps_total"]) if train else 0)

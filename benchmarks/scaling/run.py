@@ -42,7 +42,7 @@ By `make bench` ([Benchmarks](benchmarks.md)), without encryption, over loopback
 | --- | --- |
 | serving process, for an action of a caller with 1,000 episodes, learner busy | {measured.serving_us:.2f} us |
 | the same, of 64 callers with one episode each | {measured.serving_lone_us:.1f} us |
-| client, for an action of a caller with 1,000 episodes: at most | {measured.client_us:.2f} us |
+| client's process, for an action of a caller with 1,000 episodes at two actors (TLS; next table) | {measured.client_us:.2f} us |
 | from the actor to the learner's process, for a step (actor and driver together) | {measured.hand_off_us:.2f} us |
 | PPO update on one CPU thread, for a step (the demo's net, 6 epochs) | {measured.learner_us:.0f} us |
 | the same on one GPU (H200), each epoch in one minibatch | {measured.learner_gpu_us:.1f} us |
@@ -117,9 +117,15 @@ def _rounded(figure: float) -> int:
     return int(round(figure / size) * size)
 
 
+def current() -> str:
+    """Return the page of what was measured last."""
+    results = second_actor.read_results()
+    return rendered(read(second_actor.client_us(results)), results)
+
+
 def write() -> None:
-    """Write the page from what was measured last."""
-    PAGE.write_text(rendered(read(DOCS / "benchmarks.md"), second_actor.read_results()), encoding="utf-8")
+    """Write the page."""
+    PAGE.write_text(current(), encoding="utf-8")
 
 
 if __name__ == "__main__":
