@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.cluster.ledger import UNKNOWN, Acknowledged, Ledger, Places, Times
-from benchmarks.cluster.record import Record, Update
+from benchmarks.cluster.record import Record, Report, Update
 
 ACTS_AGAIN_S = 15.0
 PAUSE_S = 6.0
 LAST_REPORT_S = 2.0
 """A process is asked each second, and has a second to answer: what it acknowledged in this time may be missing in its last report."""
+_WHERE = ("handed_off", "dropped", "paused", "untrained", "waiting")
 _AFTER_S = 30.0
 """How long after an event a pause of learning is its own."""
 
@@ -125,6 +126,8 @@ def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
         ),
         Finding(f"{who}: recorded", f"{report.actions:,} actions, {report.steps:,} steps, reward {report.reward:,.3f}"),
     ]
+    if report.counters:
+        found.append(Finding(f"{who}: where the recorded steps went", _where(report)))
     told = f"{missing[0]:,} actions, {missing[1]:,} steps, reward {missing[2]:,.3f}"
     lost_first = ledger.by_boot.get(UNKNOWN, Acknowledged()).actions
     if not went.how:
@@ -148,6 +151,14 @@ def of_double_counts(record: Record) -> Finding:
     ids = collections.Counter(episode for ended in record.episodes.values() for episode, *_ in ended)
     twice = sum(count > 1 for count in ids.values())
     return Finding("episodes that are recorded twice", f"{twice:,} of {len(ids):,}", "0", twice == 0)
+
+
+def _where(report: Report) -> str:
+    parts = {name: int(report.counters[f"steps_{name}"]) for name in _WHERE}
+    rest = report.steps - sum(parts.values())
+    return ", ".join(
+        [*(f"{steps:,} {name.replace('_', ' ')}" for name, steps in parts.items()), f"{rest:,} in open episodes or lost with them"]
+    )
 
 
 def _of_episodes(acknowledged: Acknowledged, record: Record, went: Went) -> Finding:
