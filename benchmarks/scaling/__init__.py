@@ -1,6 +1,4 @@
-"""How a server grows: calculated from what `make bench` measured on one machine, and what passes through the driver, measured.
+"""How a server grows: calculated from what `make bench` and `benchmarks.cluster` measured on one machine; writes docs/scaling.md.
 
-Writes docs/scaling.md.
-
-Imports `tests.cluster`.
+Imports `benchmarks`.
 """

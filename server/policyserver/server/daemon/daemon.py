@@ -43,8 +43,8 @@ from policyserver.server.daemon.preflight import (
 )
 from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
-from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.remote_learners import keep_in_service, learner_resources, share_the_machine
+from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving

@@ -1,4 +1,4 @@
-"""What passes through the driver for a step, and what that takes of a processor: `python -m benchmarks.scaling.driver [NAME...]`, as root.
+"""What passes through the driver for a step, and what that takes of a processor: `python -m benchmarks.cluster.driver [NAME...]`, as root.
 
 Three hosts are made of namespaces: the driver with Ray's head, a serving actor with its clients, and a learner. So all that reaches or
 leaves the driver's host is counted by its network interface, and the driver's process does nothing but drive. Processor time and bytes
