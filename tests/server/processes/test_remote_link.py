@@ -346,6 +346,42 @@ def test_addresses_of_all_actors_reach_all_of_them(link: RemoteLink) -> None:
             until(lambda follower=follower: follower.next(ENDPOINTS) == {"10.0.0.1:9900": 9900, "10.0.0.1:9901": 9901})  # type: ignore[misc]
 
 
+def test_an_actor_that_ends_for_good_is_missed_no_more_and_its_successor_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    silent: list[int] = []
+    link = RemoteLink("127.0.0.1", VERSION, silent_s=2.5, on_silent=silent.append)
+    try:
+        first, second = Follower(link, 1), Follower(link, 2)
+        for follower, port in ((first, 9900), (second, 9901)):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=1)
+        both = {"10.0.0.1:9900": 1, "10.0.0.1:9901": 1}
+        with following(first):
+            with following(second):
+                until(lambda: first.next(ENDPOINTS) == both)
+                link.release(2)
+                assert first.next(ENDPOINTS) == {"10.0.0.1:9900": 1}
+            until(lambda: link.connected() == [1])
+            assert (silent, [each for each in caplog.records if each.levelno >= logging.WARNING]) == ([], [])
+            again = Follower(link, 2)
+            again.beat = pb.Beat(addresses=["10.0.0.1:9901"], episodes_open=1)
+            with following(again):
+                until(lambda: first.next(ENDPOINTS) == both)
+            until(lambda: silent == [2])
+    finally:
+        link.close()
+
+
+def test_loads_that_change_are_told_with_the_signs_of_life_and_not_more_often(link: RemoteLink) -> None:
+    followers = [Follower(link, 1), Follower(link, 2)]
+    with following(*followers):
+        for index, follower in enumerate(followers):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{9900 + index}"], episodes_open=0)
+        until(lambda: len(followers[0].next(ENDPOINTS)) == 2)
+        for load in range(1, 4):
+            for index, follower in enumerate(followers):
+                follower.beat = pb.Beat(addresses=[f"10.0.0.1:{9900 + index}"], episodes_open=load)
+            until(lambda load=load: followers[1].next(ENDPOINTS) == {"10.0.0.1:9900": load, "10.0.0.1:9901": load})  # type: ignore[misc]
+
+
 def test_a_follower_without_a_daemon_says_that_it_is_gone(link: RemoteLink) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
