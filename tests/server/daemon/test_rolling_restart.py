@@ -100,20 +100,21 @@ class Learner:
                 self.ended += report.episodes.get("episode", [])
             time.sleep(0.02)
 
-    def end(self, number: int) -> Future[bool]:
+    def end(self, number: int, boot_id: str) -> Future[bool]:
         answer: Future[bool] = Future()
 
         def end() -> None:
             retirement = self.actors[number].retirement
             state = retirement.follow(RetirementOrder(number, ""))
-            if state.is_empty:
-                retirement.follow(RetirementOrder(number, "end", state.boot_id))
-            answer.set_result(state.is_empty)
+            is_done = state.is_empty and state.boot_id == boot_id
+            if is_done:
+                retirement.follow(RetirementOrder(number, "end", boot_id))
+            answer.set_result(is_done)
 
         self._tasks.put(end)
         return answer
 
-    def end_for_good(self, number: int, *, forced: bool = False) -> Future[bool]:
+    def end_for_good(self, number: int, boot_id: str, *, forced: bool = False) -> Future[bool]:
         answer: Future[bool] = Future()
 
         def end() -> None:
@@ -129,7 +130,7 @@ class Learner:
 
     def remove(self, number: int, drain_timeout_s: float) -> Removed:
         leaving = RollingRestart(ask_by(self.link.ask, RETIRE), self.end_for_good, self._over.wait, lambda: self.is_paused)
-        return leaving.remove(number, drain_timeout_s, lambda index: self.end_for_good(index, forced=True))
+        return leaving.remove(number, drain_timeout_s, lambda index: self.end_for_good(index, "", forced=True))
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
         ask = ask_by(self.link.ask, RETIRE)
@@ -214,7 +215,7 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
 
 def test_without_actors_there_is_nothing_to_restart() -> None:
     with pytest.raises(RestartError, match="expected serving actors"):
-        RollingRestart(lambda order: [], lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(lambda order: [], lambda number, boot_id: Future(), lambda seconds: False).run(1.0)
 
 
 def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,13 +276,14 @@ class Scripted:
     def __init__(self) -> None:
         self.boot_id, self.asked, self.obeyed = "old", 0, list[tuple[str, str]]()
         self.before: Callable[[int], None] = lambda asked: None
+        self.is_gone = False
 
     def ask(self, order: RetirementOrder) -> list[RetirementState]:
         self.asked += 1
         self.before(self.asked)
         if order.phase and order.boot_id in ("", self.boot_id):
             self.obeyed.append((self.boot_id, order.phase))
-        return [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+        return [] if self.is_gone else [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
 
     def die_at(self, asked: int) -> None:
         def before(now: int) -> None:
@@ -294,7 +296,7 @@ def test_the_successor_of_an_actor_that_dies_while_it_drains_is_left_alone() -> 
     actor = Scripted()
     actor.die_at(4)
 
-    def end(number: int) -> Future[bool]:
+    def end(number: int, boot_id: str) -> Future[bool]:
         raise AssertionError("expected no end of an actor that is new")
 
     [replaced] = RollingRestart(actor.ask, end, lambda seconds: False).run(5.0)
@@ -311,7 +313,7 @@ def test_an_actor_that_gives_no_answer_has_no_order_waiting_for_it(monkeypatch: 
         return Scripted().ask(order) if len(orders) == 1 else []
 
     with pytest.raises(RestartError, match="actor 1: gives no answer, and is left as it is"):
-        RollingRestart(ask, lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(ask, lambda number, boot_id: Future(), lambda seconds: False).run(1.0)
     assert [order.phase for order in orders] == ["", ""]
 
 
@@ -359,9 +361,10 @@ def test_the_successor_of_an_actor_that_dies_while_it_goes_is_ended_too() -> Non
 
     def force(number: int) -> Future[bool]:
         forced.append(number)
+        actor.is_gone = True
         answer: Future[bool] = Future()
         answer.set_result(True)
         return answer
 
-    removed = RollingRestart(actor.ask, lambda number: Future(), lambda seconds: False).remove(1, 5.0, force)
+    removed = RollingRestart(actor.ask, lambda number, boot_id: Future(), lambda seconds: False).remove(1, 5.0, force)
     assert (removed.episodes_cut, forced) == (1, [1])

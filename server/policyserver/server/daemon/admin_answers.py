@@ -172,7 +172,7 @@ class AdminAnswers(ServingAnswers):
             removed=[pb.RemovedActor(number=each.number, episodes_cut=each.episodes_cut, seconds=each.seconds) for each in done.removed],
         )
 
-    def _leaving(self, end_at_safe_point: Callable[[int], Future[bool]]) -> RollingRestart:
+    def _leaving(self, end_at_safe_point: Callable[[int, str], Future[bool]]) -> RollingRestart:
         ask = ask_by(self._link.ask, RETIRE)
         return RollingRestart(ask, end_at_safe_point, self._stopping.wait, lambda: self._safe_point.is_paused)
 

@@ -70,7 +70,7 @@ class RollingRestart:
     def __init__(
         self,
         ask: Callable[[RetirementOrder], list[RetirementState]],
-        end_at_safe_point: Callable[[int], Future[bool]],
+        end_at_safe_point: Callable[[int, str], Future[bool]],
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -78,7 +78,7 @@ class RollingRestart:
 
         Args:
             ask: Asks all actors.
-            end_at_safe_point: Ends one between two calls of `sample()`, if it has handed off everything.
+            end_at_safe_point: Ends one, by its number and its process, between two calls of `sample()`, if it has handed off everything.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
         """
@@ -113,6 +113,7 @@ class RollingRestart:
             forced = force(index)
             if not self._until(forced.done, COME_BACK_S, index) or not forced.result():
                 raise RestartError(f"actor {index}: {left.lost or 'it died'}; not ended for good within {COME_BACK_S:g} s, ask again")
+        self._until(lambda: self._state(index) is None, COME_BACK_S, index)  # so that another one may have its port
         if left.lost:
             raise RestartError(f"actor {index}: {left.lost}; it is gone for good")
         seconds = time.monotonic() - begun
@@ -162,7 +163,7 @@ class RollingRestart:
             nonlocal died, ending
             died = died or not is_there("leave")
             if ending is None and last.is_empty:
-                ending = self._end(index)
+                ending = self._end(index, boot_id)
             if died or ending is None or not ending.done():
                 return died
             ended, ending = ending.result(), None

@@ -60,7 +60,7 @@ class Scaling:
             leaving: How one goes.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
-            check_room: Raises NoRoomError where there is none for so many more.
+            check_room: Raises NoRoomError where there is not enough for so many more.
         """
         self._actors = actors
         self._leaving = leaving

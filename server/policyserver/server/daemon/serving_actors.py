@@ -145,21 +145,20 @@ class ServingActors:
         ray.kill(actor)
         self._free_port(self.number + 1)
 
-    def end_retired(self, index: int) -> Future[bool]:
-        """End an actor that has handed off everything, at the safe point; tells whether it ends. RLlib starts it again."""
+    def end_retired(self, index: int, boot_id: str) -> Future[bool]:
+        """End the process of an actor that has handed off everything, at the safe point; tells whether it ends. RLlib starts it again."""
 
         def end() -> bool:
-            state = self._handed_off(index)
-            if state is None:
-                return False
-            self._ask(RetirementOrder(index, "end", state.boot_id))
-            return True
+            has_ended = self._has_handed_off(index, boot_id)
+            if has_ended:
+                self._ask(RetirementOrder(index, "end", boot_id))
+            return has_ended
 
         return self._safe_point.ask(end)
 
-    def remove_retired(self, index: int) -> Future[bool]:
-        """End the last actor for good, if it has handed off everything, at the safe point; tells whether it has ended."""
-        return self._safe_point.ask(lambda: self._handed_off(index) is not None and self._remove(index))
+    def remove_retired(self, index: int, boot_id: str) -> Future[bool]:
+        """End the last actor for good, if this process of it has handed off everything, at the safe point; tells whether it has ended."""
+        return self._safe_point.ask(lambda: self._has_handed_off(index, boot_id) and self._remove(index))
 
     def remove(self, index: int) -> Future[bool]:
         """End the last actor for good, whatever it has, at the safe point."""
@@ -175,31 +174,31 @@ class ServingActors:
     def _be(self, number: int) -> None:
         """Note how many there are, here and in all of them, before they are asked for steps."""
         config = self._algorithm.config
-        config._is_frozen = False
+        is_frozen, config._is_frozen = config._is_frozen, False
         config.num_env_runners = number
-        config._is_frozen = True
+        config._is_frozen = is_frozen
         self._link.order(ACTORS, number, stays=True)
         self._ask(RetirementOrder(0, ""))  # whose answers come after the order was followed
 
-    def _handed_off(self, index: int) -> RetirementState | None:
-        """Return the state of an actor that has handed off everything, and of which RLlib has taken it; None of another."""
-        state = next((each for each in self._ask(RetirementOrder(0, "")) if each.number == index), None)
+    def _has_handed_off(self, index: int, boot_id: str) -> bool:
+        """Tell whether the process of an actor has handed off everything, and RLlib has taken it."""
+        states = self._ask(RetirementOrder(0, ""))
         manager = self._algorithm.env_runner_group._worker_manager
         under_way = [call for call, (tag, actor) in manager._in_flight_req_to_actor_id.items() if actor == index and tag == _ASYNC_SAMPLE]
         was_empty = index in self._empty
         self._empty.discard(index)
-        if state is None or not state.is_empty:
-            return None
+        if not any((each.number, each.boot_id) == (index, boot_id) and each.is_empty for each in states):
+            return False
         if not under_way:
-            return state
+            return True
         import ray
 
         manager._remote_actor_states[index].num_in_flight_async_requests_by_tag[_ASYNC_SAMPLE] = _NO_MORE
         ready, _ = ray.wait(under_way, num_returns=len(under_way), timeout=0.0, fetch_local=False)
         if ready:  # with its last steps, perhaps: RLlib takes it first
-            return None
+            return False
         self._empty.add(index)
-        return state if was_empty else None  # what it had when it became empty would have arrived since
+        return was_empty  # what it had when it became empty would have arrived since
 
     def _remove(self, index: int) -> bool:
         import ray
@@ -207,6 +206,7 @@ class ServingActors:
         manager = self._algorithm.env_runner_group._worker_manager
         if index not in manager.actor_ids():
             return True
+        self._empty.discard(index)
         self._link.release(index)
         ray.kill(manager.remove_actor(index))
         self._be(index - 1)

@@ -36,6 +36,6 @@ class ClientNumbers:
         if claimed is None:
             number, self._next = self._next, self._next + self._step
             return number
-        if self._next <= claimed <= self._range * RANGE + _LARGEST_CLAIM:  # a larger one is of a process beside this one, or of nobody
+        if self._next <= claimed <= self._range * RANGE + _LARGEST_CLAIM:  # a larger one is of another process, or made up
             self._next += (claimed - self._next) // self._step * self._step + self._step
         return claimed

@@ -57,7 +57,7 @@ class Endpoints:
             say(self._message(turn, self.loads()))
 
     def forget(self, say: Say) -> None:
-        """Have a stream told no more; one that was not is none."""
+        """Have a stream told no more, if it was told."""
         self._streams.pop(say, None)
 
     def look(self) -> None:
