@@ -18,7 +18,7 @@ import pytest
 
 from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.processes import remote_follower, remote_link
-from policyserver.server.processes.link import ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
+from policyserver.server.processes.link import ACTORS, ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, Identity, NoCertificateError, make_identity
 from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
@@ -368,6 +368,18 @@ def test_an_actor_that_ends_for_good_is_missed_no_more_and_its_successor_is_know
             until(lambda: silent == [2])
     finally:
         link.close()
+
+
+def test_clients_are_not_told_of_an_actor_that_is_built_and_not_taken_up(link: RemoteLink) -> None:
+    link.keep(ACTORS, 1)
+    followers = [Follower(link, 1), Follower(link, 2)]
+    with following(*followers):
+        for follower, port in zip(followers, (9900, 9901), strict=True):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=0)
+        assert followers[0].next(ENDPOINTS) == {"10.0.0.1:9900": 0}
+        until(lambda: 2 in link._addresses)
+        link.order(ACTORS, 2, stays=True)
+        until(lambda: followers[0].next(ENDPOINTS) == {"10.0.0.1:9900": 0, "10.0.0.1:9901": 0})
 
 
 def test_loads_that_change_are_told_with_the_signs_of_life_and_not_more_often(link: RemoteLink) -> None:

@@ -55,6 +55,7 @@ class ServingActors:
         self._safe_point = safe_point
         self.begun_with = self.number
         """How many there were at the start."""
+        link.keep(ACTORS, self.number)
         self._ports: dict[int, contextlib.ExitStack] = {}
         """What keeps the port of each that was added on this machine; those of the first ones are the daemon's."""
         self._empty: set[int] = set()

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from policyserver.common.errors import WireError
-from policyserver.server.processes.link import ASK, DRAIN, ENDPOINTS, STATE
+from policyserver.server.processes.link import ACTORS, ASK, DRAIN, ENDPOINTS, STATE
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, make_identity, server_credentials
 from policyserver.server.processes.link_values import from_value, to_value
 from policyserver.v1 import driver_link_pb2 as pb
@@ -98,6 +98,8 @@ class RemoteLink(service.DriverLinkServicer):
         self._addresses: dict[int, dict[str, int]] = {}
         """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
         actors have to list the same addresses, and one that is away comes back."""
+        self._most_listed = _MOST_ACTORS
+        """Actors beyond this number are built, and clients are not told of them yet."""
         self._loads_are_new = False
         self._released: set[int] = set()
         """Actors that are about to end for good."""
@@ -136,6 +138,9 @@ class RemoteLink(service.DriverLinkServicer):
                 self._standing[kind] = message
             for actor in self._actors.values():
                 actor.send(message)
+            if kind == ACTORS:
+                self._most_listed = content
+                self._order_endpoints()
 
     def offer(self, state: dict[str, Any]) -> None:
         """See `Link.offer`."""
@@ -146,6 +151,8 @@ class RemoteLink(service.DriverLinkServicer):
         message = pb.DriverMessage(order=pb.Order(kind=kind, content=to_value(content)))
         with self._lock:
             self._standing[kind] = message
+            if kind == ACTORS:
+                self._most_listed = content
 
     def ask(
         self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
@@ -288,9 +295,10 @@ class RemoteLink(service.DriverLinkServicer):
 
     def _order_endpoints(self) -> None:
         self._loads_are_new = False
-        if self._actors.keys() - self._released <= self._addresses.keys():  # else the others begin to listen, too
-            listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
-            self.order(ENDPOINTS, listed, stays=True)
+        expected = {index for index in self._actors if index <= self._most_listed} - self._released
+        if expected <= self._addresses.keys():  # else the others begin to listen, too
+            groups = [group for index, group in sorted(self._addresses.items()) if index <= self._most_listed]
+            self.order(ENDPOINTS, {address: load for group in groups for address, load in group.items()}, stays=True)
 
     def _heard(self, actor: _Actor) -> None:
         with self._lock:
