@@ -35,9 +35,7 @@ from ray.rllib.utils.metrics.stats import EmaStats
 from policyserver.client import PolicyClient
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.external_env.policy_server import PolicyServer
-from policyserver.server.runner.actor_addresses import ActorAddresses
 from policyserver.server.runner.env_runner import ExternalEnvRunner
-from policyserver.server.runner.learner_demand import learner_demand
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
 from tests.server.serving_loop_harness import CLIENT
 
@@ -404,17 +402,3 @@ def test_in_a_ray_actor_weights_arrive_by_reference_and_episodes_as_a_list() -> 
     assert segment.get_extra_model_outputs("action_logp")[0] == pytest.approx(-np.log(3.0)), "zero weights: all actions alike"
     ray.get(actor.stop.remote())
     assert sys.getswitchinterval() == pytest.approx(0.005), "the actor's process was tuned, not this one"
-
-
-@pytest.mark.long
-def test_a_runner_gives_its_part_of_a_batch_and_lists_as_many_addresses_as_there_are_runners(make_runner: Make) -> None:
-    runner = make_runner(1, num_env_runners=1, fragment="auto")
-    play(runner, 130)
-    assert sampled(runner) == [], "the batch has 256 steps"
-    runner.be_one_of(2)
-    assert [len(episode) for episode in sampled(runner)] == [130]
-    demands = [learner_demand(runner.config, index, 1.0) for index in (1, 2)]
-    assert [(demand.fragment_steps, demand.most_fragment_steps) for demand in demands] == [(128, 256)] * 2
-    runner.addresses_of_all = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:9900")), 1, 2, has_env=False)
-    runner.be_one_of(3)
-    assert runner.addresses_of_all.listed() == [f"127.0.0.1:{port}" for port in (9900, 9901, 9902)]
