@@ -7,11 +7,13 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
+from ray.rllib import algorithms
+from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
 from policyserver.server.daemon.cluster_room import room_on
 from policyserver.server.daemon.rolling_restart import Removed, RestartError
 from policyserver.server.daemon.scaling import BoundsError, NoRoomError, ScaleError, Scaling
-from policyserver.server.daemon.serving_actors import BuildError
+from policyserver.server.daemon.serving_actors import BuildError, intensity_factor
 
 
 class Actors:
@@ -125,6 +127,20 @@ def test_an_actor_that_is_built_and_not_taken_up_is_ended() -> None:
     with pytest.raises(ValueError, match="drains"):
         actors.scaling().run(2, 5.0)
     assert (actors.done, actors.number) == (["build 2", "discard 2"], 1)
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "SAC"])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 2), (2, 1), (1, 8), (3, 5)])
+def test_as_many_updates_follow_a_step_whatever_the_number_of_actors(algorithm: str, before: int, after: int) -> None:
+    def updates_per_step(actors: int, intensity: float) -> float:
+        config = getattr(algorithms, f"{algorithm}Config")()
+        config.env_runners(num_env_runners=actors, rollout_fragment_length=32)
+        config.training(train_batch_size_per_learner=64, training_intensity=intensity)
+        rounds, updates = calculate_rr_weights(config)
+        return float(updates / (rounds * actors * 32))
+
+    factor = intensity_factor(before, after)
+    assert updates_per_step(after, 64.0 * factor) == pytest.approx(updates_per_step(before, 64.0), rel=0.02)
 
 
 @pytest.mark.parametrize(

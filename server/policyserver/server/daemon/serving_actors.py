@@ -40,6 +40,14 @@ _NO_MORE = 1_000_000
 _MOST_TEXT = 500
 
 
+def intensity_factor(before: int, after: int) -> float:
+    """Return by what DQN's and SAC's `training_intensity` is multiplied, so that as many updates follow a step as with other env runners.
+
+    RLlib takes one env runner more than there are for what was sampled (`calculate_rr_weights`).
+    """
+    return (before + 1) / before * after / (after + 1) if before else 1.0
+
+
 class BuildError(RuntimeError):
     """A new actor does not serve; the text says why."""
 
@@ -55,6 +63,7 @@ class ServingActors:
         self._safe_point = safe_point
         self.begun_with = self.number
         """How many there were at the start."""
+        self._begun_intensity: float | None = getattr(algorithm.config, "training_intensity", None)
         link.keep(ACTORS, self.number)
         self._ports: dict[int, contextlib.ExitStack] = {}
         """What keeps the port of each that was added on this machine; those of the first ones are the daemon's."""
@@ -177,6 +186,8 @@ class ServingActors:
         config = self._algorithm.config
         is_frozen, config._is_frozen = config._is_frozen, False
         config.num_env_runners = number
+        if self._begun_intensity:
+            config.training_intensity = self._begun_intensity * intensity_factor(self.begun_with, number)
         config._is_frozen = is_frozen
         self._link.order(ACTORS, number, stays=True)
         self._ask(RetirementOrder(0, ""))  # whose answers come after the order was followed
