@@ -60,7 +60,7 @@ def test_a_runner_that_is_listed_no_more_is_left_once_nothing_is_open_there(
     client.get_actions(client.start_episodes(["a", "b"]), np.zeros((2, 10), np.float32))
     assert (held(service[0]), held(service[1])) == ({"a"}, {"b"})
     service[0].tell([service[0].address])
-    wait_until(lambda: not connections_of(client)[1].target == service[0].address and len(targets(client)) == 2, "it stays")
+    wait_until(lambda: connections_of(client)[1].target != service[0].address and len(targets(client)) == 2, "it stays")
     for episode in client.start_episodes(["c", "d", "e"]):
         client.get_action(episode, ZEROS)
     assert held(service[1]) == {"b"}
@@ -81,7 +81,7 @@ def test_the_given_address_may_go_and_come_back(service: Service, connect_to: Ca
     wait_until(lambda: not connections_of(client)[-1].is_open, "its end")
     for episode in client.start_episodes(["b", "c"]):
         client.get_action(episode, ZEROS)
-    assert held(service[0]) == {"b", "c"}
+    assert {"b", "c"} <= held(service[0])
     successor = Servicer()
     successor.endpoints = addresses(service)
     service[1].start(successor)

@@ -55,6 +55,12 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
     written, trained = recorded(run_folder)
     acknowledged = sum(steps for steps, _ in ledger.values())
     longest_s = max(player.longest_s for player in players)
-    logger.info("%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s", len(ledger), acknowledged, trained["steps_total"], longest_s)
+    logger.info(
+        "%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s",
+        len(ledger),
+        acknowledged,
+        trained["steps_total"],
+        longest_s,
+    )
     assert len(ledger) > 50
     assert written == ledger

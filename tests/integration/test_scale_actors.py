@@ -174,7 +174,15 @@ def test_what_can_t_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> No
         assert f"actor 2: listen.address: {server.number(2)} is in use by another process" in text
         assert "There are 1 serving actors now, 1 before, 2 wanted" in text
 
-        command = [str(Path(sys.executable).with_name("policy-server")), "ctl", "scale", "2", "--run_folder", str(server.run_folder), "--json"]
+        command = [
+            str(Path(sys.executable).with_name("policy-server")),
+            "ctl",
+            "scale",
+            "2",
+            "--run_folder",
+            str(server.run_folder),
+            "--json",
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as growing:
             wait_until(lambda: "under way" in server.ctl("scale", "1").stderr, "a refusal")  # until then there is nothing to change
             assert "expected no other restart or scale under way" in server.refusal("restart-actors")

@@ -33,7 +33,6 @@ from policyserver.client.rows import ClientEpisode, Home, OutgoingRows
 from policyserver.client.server_info import EndpointLoad
 from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
-from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -244,13 +243,14 @@ class Balancer:
         if connection is self._given:
             with self.shared.lock:
                 self.session = session
-            self.on_endpoints(connection, session.info.endpoints, session.info.endpoint_loads)
+            # Where another process answers there, the runners of the one before are gone.
+            self._take_up(connection, session.info.endpoints, session.info.endpoint_loads, stays_open=False)
         with self.shared.lock:
             if self.shared.client_number is None:
                 self.shared.client_number = session.client_number
                 self._preference.begin(session.client_number)
             given = self.session or session
-            expected, listed = (set(found.info.endpoints) for found in (given, session))
+            expected, listed = self._listed or set(given.info.endpoints), set(session.info.endpoints)
             if connection.session is None or connection.session.info.boot_id != session.info.boot_id:
                 self._is_complete = len(self._connections) == 1  # where one process is new, the others may be, too
         # A service on several machines lists what changes as actors move; that it is the same one is said by its instance.
@@ -263,24 +263,7 @@ class Balancer:
 
     def on_endpoints(self, connection: Connection, listed: Sequence[str], loads: Sequence[EndpointLoad]) -> None:
         """Take up what a runner says of all of them: where they are, and what they have to do. A reader's thread."""
-        if not self._config.spread_episodes:
-            return
-        targets = by_address(connection.target, listed)
-        gone: list[Connection] = []
-        with self._listing:
-            if self._listed != frozenset(listed):
-                if not targets and len(listed) > 1 and connection is self._given:
-                    _log.warning(
-                        "%s: all episodes go through this address, because the server does not list it: %s",
-                        connection.target,
-                        ", ".join(listed),
-                    )
-                self._listed = frozenset(listed)
-                gone = self._take_list(connection, tuple(dict.fromkeys(targets.values())))
-        with self.shared.lock:
-            self._preference.loads = {targets[load.address]: load.episodes_open for load in loads if load.address in targets}
-        for each in gone:
-            each.close()
+        self._take_up(connection, listed, loads, stays_open=True)
 
     def on_reboot(self, connection: Connection) -> None:
         """Close the episodes of a serving process that has a successor. Under the lock."""
@@ -332,13 +315,29 @@ class Balancer:
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Connection:
         return Connection(target, self._config, spaces, self.shared, self)
 
-    def _take_list(self, connection: Connection, targets: Sequence[str]) -> list[Connection]:
-        """Connect to the listed runners that are new, and return the connections that are to be closed."""
-        if not targets and connection is not self._given:
-            return []
-        made = self._make_all(targets or (self._given.target,))
+    def _take_up(self, connection: Connection, listed: Sequence[str], loads: Sequence[EndpointLoad], *, stays_open: bool) -> None:
+        """Connect to the listed runners that are new, and leave those that are listed no more, unless one with open episodes `stays_open`."""
+        if not self._config.spread_episodes:
+            return
+        found = by_address(connection.target, listed)
+        targets = tuple(dict.fromkeys(found.values()))
+        is_given = connection is self._given
+        gone: list[Connection] = []
+        with self._listing:
+            if self._listed != frozenset(listed) and (targets or is_given):
+                if not targets and len(listed) > 1:
+                    names = ", ".join(listed)
+                    _log.warning(
+                        "%s: all episodes go through this address, because the server does not list it: %s", connection.target, names
+                    )
+                self._listed = frozenset(listed)
+                made = self._make_all(targets or (self._given.target,))
+                with self.shared.lock:
+                    gone = made if self._is_closed else self._replace(targets or (self._given.target,), made, stays_open)
         with self.shared.lock:
-            return made if self._is_closed else self._replace(targets or (self._given.target,), made)
+            self._preference.loads = {found[load.address]: load.episodes_open for load in loads if load.address in found}
+        for each in gone:
+            each.close()
 
     def _make_all(self, targets: Sequence[str]) -> list[Connection]:
         """Prepare the connections that are new."""
@@ -353,13 +352,13 @@ class Balancer:
                     _log.warning("%s: no episodes go to this serving runner: %s", target, error)
         return made
 
-    def _replace(self, targets: Sequence[str], made: Sequence[Connection]) -> list[Connection]:
+    def _replace(self, targets: Sequence[str], made: Sequence[Connection], stays_open: bool) -> list[Connection]:
         """Take up new connections, and return those that are to be closed, whose runners are no more. Under the lock."""
         found = {connection.target: connection for connection in (*self._connections, *made)}
         kept = [found[target] for target in targets if target in found]
         unlisted = [connection for connection in self._connections if connection not in kept]
         # A runner may come back at the given address, and open episodes go on for as long as their process lives.
-        staying = [each for each in unlisted if each is self._given or (each.is_open and each.episodes_open)]
+        staying = [each for each in unlisted if each is self._given or (stays_open and each.is_open and each.episodes_open)]
         gone = [connection for connection in unlisted if connection not in staying]
         self._connections, self._unlisted = (*kept, *staying), frozenset(staying)
         for connection in made:

@@ -295,9 +295,7 @@ def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
         WireError: malformed spaces.
     """
     decoded = {name: from_proto(getattr(message, name), name) for name in ("observation_space", "action_space")}
-    return to_dataclass(
-        ServerInfo, message, **decoded, endpoints=tuple(message.endpoints), endpoint_loads=to_loads(message.endpoint_loads)
-    )
+    return to_dataclass(ServerInfo, message, **decoded, endpoints=tuple(message.endpoints), endpoint_loads=to_loads(message.endpoint_loads))
 
 
 def to_loads(loads: Iterable[pb.EndpointLoad]) -> tuple[EndpointLoad, ...]:

@@ -95,7 +95,7 @@ def test_fewer_while_learning_is_paused_are_refused_and_more_are_not() -> None:
 def test_where_clients_could_not_be_told_of_another_one_none_comes() -> None:
     actors = Actors(2)
     actors.listen_by_themselves = True
-    with pytest.raises(ScaleError, match="received port 0 or an algorithm.environment"):
+    with pytest.raises(ScaleError, match="received port 0 or an environment of"):
         actors.scaling().run(3, 5.0)
     assert actors.scaling().run(1, 5.0).actors == 1
 

@@ -105,8 +105,8 @@ class Scaling:
             )
         if wanted > before and actors.listen_by_themselves:
             raise ScaleError(
-                "expected listen.address with a port, and clients from outside: received port 0 or an algorithm.environment, with which "
-                "clients are told of no other actor"
+                "expected listen.address with a port, and clients from outside: received port 0 or an environment of the algorithm's, with "
+                "which clients are told of no other actor"
             )
         if wanted < before and self._is_paused():
             raise ScaleError(

@@ -264,9 +264,7 @@ class ServingLoop:
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         if self._servicer is None:
             numbers = ClientNumbers(*self.client_numbers)
-            self._servicer = PolicyServicer(
-                self.core, self.boot_id, self._spaces, self._config, self._endpoints, self._stats, numbers
-            )
+            self._servicer = PolicyServicer(self.core, self.boot_id, self._spaces, self._config, self._endpoints, self._stats, numbers)
         self._servicer.add_to(server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
