@@ -316,7 +316,7 @@ class Balancer:
         return Connection(target, self._config, spaces, self.shared, self)
 
     def _take_up(self, connection: Connection, listed: Sequence[str], loads: Sequence[EndpointLoad], *, stays_open: bool) -> None:
-        """Connect to the listed runners that are new, and leave those that are listed no more, unless one with open episodes `stays_open`."""
+        """Connect to listed runners that are new, and leave those that are listed no more, unless one with open episodes `stays_open`."""
         if not self._config.spread_episodes:
             return
         found = by_address(connection.target, listed)
