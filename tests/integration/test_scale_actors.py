@@ -110,7 +110,7 @@ def test_growing_and_shrinking_lose_no_step_and_clients_use_the_new_actor_by_the
         after = clients[0].stats_by_endpoint()
         played = {at: after[at].actions - before[at].actions for at in after}
         assert min(played.values()) > 0.25 * sum(played.values()), played
-        assert after[server.number(2)].weights_seq_no == after[server.address].weights_seq_no
+        assert abs(after[server.number(2)].weights_seq_no - after[server.address].weights_seq_no) <= 1, "asked one after the other"
         assert min(stats.steps_handed_off for stats in after.values()) > 0
         assert len(clients[0].server_info().endpoint_loads) == 2
         status = server.answer("status")

@@ -266,7 +266,8 @@ class ServingActors:
                 kept.enter_context(claimed(address))
                 kept.enter_context(reserve_ports([address]))
             except (OSError, SettingsError) as error:
-                raise BuildError(f"actor {index}: {error}") from error
+                text = error.strerror if isinstance(error, OSError) else None
+                raise BuildError(f"actor {index}: {text or error}") from error
             self._ports[index] = kept.pop_all()
 
     def _free_port(self, index: int) -> None:
