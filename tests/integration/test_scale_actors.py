@@ -143,8 +143,13 @@ def test_a_batch_is_as_large_with_two_actors_as_with_one_and_the_ports_are_given
     with serving(tmp_path, *PPO) as server, PolicyClient(server.address, config=ClientConfig(action_timeout_s=200.0)) as client:
         players = [Player(client, number) for number in range(6)]
         server.learns_on(2)
+        checkpoint = server.answer("save")["checkpoint"]["number"]
+        version = server.answer("rollback", str(checkpoint))["weights_seq_no"]
         server.answer("scale", "3")
         wait_until(lambda: len(client.stats_by_endpoint()) == 3, "three actors")
+        assert min(stats.weights_seq_no for stats in client.stats_by_endpoint().values()) >= version, (
+            "what was rolled back is served nowhere"
+        )
         server.learns_on(4)
         training = client.stats().training
         assert training is not None
