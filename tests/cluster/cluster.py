@@ -48,7 +48,7 @@ CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
 
 
 class Cluster:
-    """The first host is Ray's head, without a serving actor; each other one has room for so many, unless others are named to serve or learn."""
+    """The first host is Ray's head, without a serving actor; each other one has room for so many, unless other hosts are named."""
 
     def __init__(
         self,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, until
 from tests.cluster.hosts import Host
-from tests.cluster.test_on_a_cluster import ACTOR
 from tests.cluster.test_partition import LedgerPlayer, status
 from tests.conftest import CARTPOLE
 

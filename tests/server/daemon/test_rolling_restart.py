@@ -15,7 +15,7 @@ import pytest
 from policyserver.client import EpisodeLostError, PolicyClient
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.daemon import rolling_restart
-from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
+from policyserver.server.daemon.rolling_restart import Removed, RestartError, RollingRestart, ask_by
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import episodes_of
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
@@ -109,15 +109,37 @@ class Learner:
     def given_up(self, index: int) -> None:
         pass
 
-    def end(self, index: int) -> Future[bool]:
+    def end(self, index: int, boot_id: str) -> Future[bool]:
         answer: Future[bool] = Future()
 
         def end() -> None:
-            is_done = self.actors[index].retirement.end()
+            retirement = self.actors[index].retirement
+            state = retirement.follow(RetirementOrder(index, ""))
+            is_done = state.is_empty and state.boot_id == boot_id
+            if is_done:
+                retirement.follow(RetirementOrder(index, "end", boot_id))
             answer.set_result(is_done)
 
         self._tasks.put(end)
         return answer
+
+    def end_for_good(self, number: int, boot_id: str, *, forced: bool = False) -> Future[bool]:
+        answer: Future[bool] = Future()
+
+        def end() -> None:
+            actor = self.actors[number]
+            is_done = forced or actor.retirement.follow(RetirementOrder(number, "")).is_empty
+            if is_done:
+                del self.actors[number]
+                actor.stop()
+            answer.set_result(is_done)
+
+        self._tasks.put(end)
+        return answer
+
+    def remove(self, number: int, drain_timeout_s: float) -> Removed:
+        leaving = RollingRestart(ask_by(self.link.ask, RETIRE), ForGood(self), self._over.wait, lambda: self.is_paused)
+        return leaving.remove(number, drain_timeout_s, lambda index: self.end_for_good(index, "", forced=True))
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
         ask = ask_by(self.link.ask, RETIRE)
@@ -129,6 +151,22 @@ class Learner:
         for actor in self.actors.values():
             actor.stop()
         self.link.close()
+
+
+class ForGood:
+    """Ends that no successor follows."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.end = learner.end_for_good
+
+    def begin(self, index: int) -> None:
+        pass
+
+    def kill(self, index: int) -> bool:
+        raise AssertionError(f"expected actor {index} to end by itself")
+
+    def given_up(self, index: int) -> None:
+        pass
 
 
 @pytest.fixture
@@ -264,18 +302,19 @@ class Scripted:
         self.boot_id, self.asked, self.obeyed = "old", 0, list[tuple[str, str]]()
         self.said: list[str] = []
         self.before: Callable[[int], None] = lambda asked: None
+        self.is_gone = False
 
     def ask(self, order: RetirementOrder) -> list[RetirementState]:
         self.asked += 1
         self.before(self.asked)
         if order.phase and order.boot_id in ("", self.boot_id):
             self.obeyed.append((self.boot_id, order.phase))
-        return [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+        return [] if self.is_gone else [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
 
     def begin(self, index: int) -> None:
         self.said.append(f"begin {index}")
 
-    def end(self, index: int) -> Future[bool]:
+    def end(self, index: int, boot_id: str) -> Future[bool]:
         self.said.append(f"end {index}")
         answer: Future[bool] = Future()
         answer.set_result(True)
@@ -348,3 +387,49 @@ def test_an_order_to_another_process_is_not_followed(learner: Learner) -> None:
     for boot_id in ("", learner.actors[2].loop.boot_id):
         assert actor.retirement.follow(RetirementOrder(1, "retire", boot_id)).boot_id == actor.loop.boot_id
     assert actor.loop.core.drain_error is None
+
+
+def test_an_actor_that_goes_for_good_loses_nothing_and_the_other_goes_on(learner: Learner) -> None:
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(4)
+        for _ in range(3):
+            client.get_actions(episodes, [observation()] * 4)
+            client.log_returns_batch(episodes, [1.0] * 4)
+        ending = threading.Timer(1.0, client.end_episodes, (episodes, [observation()] * 4))
+        ending.start()
+        removed = learner.remove(2, 20.0)
+        ending.join()
+        assert (removed.number, removed.episodes_cut) == (2, 0)
+        assert list(learner.actors) == [1]
+        wait_until(lambda: learner.steps == 12, "all steps")
+        assert (learner.rewards, client.counters().episodes_lost) == (12.0, 0)
+        assert client.get_action(client.start_episode(), observation()) in range(3)
+        wait_until(lambda: sorted(learner.ended) == sorted(episodes), "the ended episodes")
+
+
+def test_an_actor_whose_steps_are_not_taken_is_ended_for_good_all_the_same(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling_restart, "HAND_OFF_S", 0.5)
+    learner.takes = False
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(2)
+        for _ in range(3):
+            client.get_actions(episodes, [observation(), observation()])
+        with pytest.raises(RestartError, match=r"actor 2: the learner has not taken .* with 2 steps that are lost .*; it is gone for good"):
+            learner.remove(2, 0.1)
+        assert list(learner.actors) == [1]
+
+
+def test_the_successor_of_an_actor_that_dies_while_it_goes_is_ended_too() -> None:
+    actor = Scripted()
+    actor.die_at(4)
+    forced: list[int] = []
+
+    def force(number: int) -> Future[bool]:
+        forced.append(number)
+        actor.is_gone = True
+        answer: Future[bool] = Future()
+        answer.set_result(True)
+        return answer
+
+    removed = RollingRestart(actor.ask, actor, lambda seconds: False).remove(1, 5.0, force)
+    assert (removed.episodes_cut, forced) == (1, [1])

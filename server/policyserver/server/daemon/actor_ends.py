@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.planned_deaths import ActorProcess, PlannedDeaths
 from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.serving_actors import ServingActors
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -18,9 +19,10 @@ logger = logging.getLogger(__name__)
 class ActorEnds:
     """The ends of the serving actors of an algorithm, one after another. From any thread."""
 
-    def __init__(self, algorithm: Algorithm, safe_point: SafePoint) -> None:
+    def __init__(self, algorithm: Algorithm, actors: ServingActors, safe_point: SafePoint) -> None:
         """Take the algorithm whose actors they are; nothing ends yet."""
         self._algorithm = algorithm
+        self._actors = actors
         self._safe_point = safe_point
         self._deaths = PlannedDeaths(algorithm.env_runner_group)
         self._leaving: dict[int, ActorProcess | None] = {}
@@ -33,17 +35,16 @@ class ActorEnds:
         """Note which process of an actor is to go."""
         self._leaving[index] = _process_of(self._handle(index))
 
-    def end(self, index: int) -> Future[bool]:
-        """End an actor that has handed off everything, at the safe point; tells whether it ends."""
+    def end(self, index: int, boot_id: str) -> Future[bool]:
+        """End this process of an actor at the safe point, if it has handed off everything; tells whether it ends."""
 
         def end() -> bool:
-            group = self._algorithm.env_runner_group
             if (process := self._leaving.get(index)) is not None:
                 self._deaths.expect(index, _id_of(self._handle(index)), process)
-            ends = group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index])
-            if ends != [True]:
+            ends = self._actors.end_retired(index, boot_id)
+            if not ends:
                 self._deaths.given_up(index)
-            return bool(ends == [True])
+            return ends
 
         return self._safe_point.ask(end)
 
@@ -63,6 +64,28 @@ class ActorEnds:
 
     def _handle(self, index: int) -> Any:
         return self._algorithm.env_runner_group._worker_manager.actors().get(index)
+
+
+class ForGood:
+    """Ends that no successor follows; see `Ends` in `rolling_restart`."""
+
+    def __init__(self, actors: ServingActors) -> None:
+        """Take the actors, of which the last one can go."""
+        self._actors = actors
+
+    def begin(self, index: int) -> None:
+        """Have nothing to note."""
+
+    def end(self, index: int, boot_id: str) -> Future[bool]:
+        """End this process of an actor at the safe point, if it has handed off everything; tells whether it has ended."""
+        return self._actors.remove_retired(index, boot_id)
+
+    def kill(self, index: int) -> bool:
+        """Kill nothing: what hangs is killed by its removal."""
+        return False
+
+    def given_up(self, index: int) -> None:
+        """Have nothing to note."""
 
 
 def _id_of(handle: Any) -> str:

@@ -35,6 +35,7 @@ from policyserver.server.daemon.roll_back import (
 )
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, weights_sha256
+from policyserver.server.daemon.serving_actors import ServingActors
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
 from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
@@ -76,12 +77,14 @@ class Learning:
         self._stopping = stopping
         self._metrics = metrics
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
+        self.actors = ServingActors(config, algorithm, link, safe_point)
+        """Those whose steps it learns from; from any thread."""
         self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
         self.begin_look: Callable[[], object] = lambda: None
         """Called before each update."""
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
-        self.ends = ActorEnds(algorithm, safe_point)
+        self.ends = ActorEnds(algorithm, self.actors, safe_point)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )
@@ -106,11 +109,6 @@ class Learning:
     def is_updating(self) -> bool:
         """Whether an update of the weights runs. From any thread."""
         return self._hooks.is_updating
-
-    @property
-    def num_env_runners(self) -> int:
-        """Serving actors that there should be; 0 where the driver itself serves. From any thread."""
-        return int(self._algorithm.config.num_env_runners)
 
     def restore(self, found: Checkpoint | None) -> None:
         """Go on from a checkpoint, and wait until the serving actors have the weights to serve.

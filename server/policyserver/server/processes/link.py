@@ -26,7 +26,9 @@ POLICIES = "policies"
 SECRETS = "secrets"
 """Order: listen with this certificate, key and token, a tuple of two bytes and a text; with a link between machines."""
 ENDPOINTS = "endpoints"
-"""Order: tell clients of these addresses, a mapping to the episodes that are open there; with a link between machines."""
+"""Order: tell clients how many episodes are open at each address, by a mapping; on a cluster that is where the actors are, too."""
+ACTORS = "actors"
+"""Order: so many serving actors there are, and among them the learner's batch is divided."""
 
 
 class Link(Protocol):
@@ -58,6 +60,9 @@ class Link(Protocol):
             kind: What is asked.
             content: What comes with the question.
         """
+
+    def release(self, index: int) -> None:
+        """Note that an actor, by RLlib's index, is about to end for good: it is missed no more, and its addresses are no longer told."""
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""

@@ -45,3 +45,5 @@ class ServingReport:
     """What it would have done since the last report: `ShadowActions`."""
     episodes_from: int = 0
     """Number of the first of `episodes`, from 0, among all that ended since the process began."""
+    addresses: tuple[str, ...] = ()
+    """Where clients reach the process."""
