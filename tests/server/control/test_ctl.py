@@ -22,7 +22,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
-from policyserver.server.control.ctl import laid_out, plain
+from policyserver.server.control.ctl_output import laid_out, plain
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.loaded_policies import LoadedPolicies

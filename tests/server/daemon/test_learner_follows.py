@@ -117,7 +117,9 @@ class Run:
         self.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(pickle.dumps(state)), Progress(1, STEPS, 1, 1))
         self.stopping = threading.Event()
         self.safe_point = SafePoint(lambda: None, self.stopping)
-        link: Any = SimpleNamespace(offer=lambda state: None, ask=lambda *_, **more: [], order=lambda *_, **more: None)
+        link: Any = SimpleNamespace(
+            offer=lambda state: None, keep=lambda *_: None, ask=lambda *_, **more: [], order=lambda *_, **more: None
+        )
         metrics = DaemonMetrics(folder, None)
         self.learning = Learning(config, self.algorithm, self.checkpoints, link, self.safe_point, self.stopping, metrics)
         self.progress: list[Progress] = []

@@ -49,7 +49,7 @@ def loop(link: RemoteLink) -> Iterator[ServingLoop]:
         where,
         link.secret,
         link_pb.Hello(index=1, version="1", host="machine1"),
-        Followed(lambda final: None, lambda: None, lambda state: None, lambda told: None, {SECRETS: made.take_secrets}),
+        Followed(lambda final: None, lambda: None, lambda state: None, lambda told: None, {SECRETS: made.sent_secrets.take}),
     )
     yield made
     follower.stop()

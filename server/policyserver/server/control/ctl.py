@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from policyserver.common.endpoints import parse_address
 from policyserver.common.listening import read_file, read_token
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.control.admin_server import SOCKET
+from policyserver.server.control.ctl_output import Plain, laid_out, plain
 from policyserver.v1 import admin_service_pb2 as pb
 from policyserver.v1 import admin_service_pb2_grpc as pb_grpc
 
@@ -42,9 +43,6 @@ _MOST_TIMEOUT_S = 7 * 86_400.0
 _MOST_CHANGES = 1000
 """More serving actors than a server may have."""
 _CHANNEL_OPTIONS = [("grpc.enable_retries", 0)]
-
-Plain = dict[str, Any]
-"""A message as JSON has it."""
 
 
 class CtlError(Exception):
@@ -348,58 +346,3 @@ _ACTIONS = {
         level={"choices": ("DEBUG", "INFO", "WARNING", "ERROR"), "help": "least severity that is logged"},
     ),
 }
-
-
-# What is printed ------------------------------------------------------------------------------------------------------------------------
-
-
-def plain(message: Any) -> Plain:
-    """Return a message as JSON has it: null where a field is unset, the names of enums in lower case without their prefix."""
-    values: Plain = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.enum_type is not None:
-            prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-            values[field.name] = field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
-        elif hasattr(value, "extend"):
-            values[field.name] = [plain(each) if field.message_type is not None else each for each in value]
-        elif field.has_presence and not message.HasField(field.name):
-            values[field.name] = None
-        else:
-            values[field.name] = plain(value) if field.message_type is not None else value
-    return values
-
-
-def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
-    """Lay an answer out for a person: a line for each value, a line for each entry of a list."""
-    width = max(len(name) for name in answer)
-    for name, value in answer.items():
-        if isinstance(value, list) and not (value and isinstance(value[0], int)):
-            yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
-            for each in value:
-                entry = each if isinstance(each, dict) else {"": each}
-                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}".lstrip() for key, one in _flat(entry))
-        elif isinstance(value, dict):
-            yield f"{indent}{name.replace('_', ' ')}"
-            yield from laid_out(value, indent + "  ")
-        else:
-            yield f"{indent}{name.replace('_', ' ').ljust(width)}  {_shown(value)}"
-
-
-def _flat(entry: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Return what an entry of a list has, with the names of what it is in before those of what is in it."""
-    for name, value in entry.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name} ")
-        else:
-            yield f"{above}{name}", value
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)

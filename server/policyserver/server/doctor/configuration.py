@@ -50,6 +50,7 @@ _ADVICE = {
     "admin": _CERTIFICATES,
     "recording.page": _CERTIFICATES,
     "recording.metrics": _CERTIFICATES,
+    "ray.send_secrets": "switch Ray's TLS on, here and on each node, or put certificate, key and token on each node",
 }
 _POLICIES = "policies.load."
 _ALGORITHM_ADVICE = "correct the [algorithm] and [spaces] tables: the message names the key"
@@ -68,6 +69,7 @@ _OF_CHECKPOINTS = (*_OF_FOLDERS, "checkpoints.restore", "spaces", "connectors", 
 _NEEDS = {
     "spaces.action": ("spaces", "algorithm.name"),
     "admin": ("admin", "listen"),
+    "ray.send_secrets": ("ray",),
     "recording.page": ("recording.page", "listen"),
     "recording.metrics": ("recording.metrics", "listen"),
 }
@@ -142,6 +144,8 @@ def _described(config: ServerConfig, name: str, look: Callable[[], object]) -> s
             return _certificate(found.certificate_ends_s) if isinstance(found, NetworkAccess) else "a socket for this user alone"
         case "spaces.action":
             return f"{config.spaces.observation_space} -> {config.spaces.action_space}"
+        case "ray.send_secrets":
+            return "certificate, key and token go to the actors" if config.ray.send_secrets else "nothing is sent"
         case "recording.page" | "recording.metrics":
             return "TLS, and a token" if found else "for this machine alone"
     if name.startswith(_POLICIES):

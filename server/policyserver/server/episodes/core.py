@@ -68,8 +68,7 @@ class EpisodeCore:
             # Segments are dropped whole, so a full queue may lack almost one of its capacity.
             self._most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
         demand = demand.within(self._most_steps)
-        # What is held back for open episodes may all come at once.
-        self._held_steps = most_held_steps(policy.layout) if demand.whole_episodes else 0
+        self._held_steps = most_held_steps(policy.layout) if demand.whole_episodes else 0  # which may all come at once
         self._base_capacity_steps = demand.capacity_steps + self._held_steps
         most_capacity_steps = max(self._capacity_steps or 0, demand.most_capacity_steps + self._held_steps)
         self._trajectories = Trajectories(

@@ -175,7 +175,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 link.POLICIES: self.hold_policies,
                 link.ENDPOINTS: self.take_endpoints,
                 link.ACTORS: self.be_one_of,
-                link.SECRETS: loop.take_secrets,
+                link.SECRETS: loop.sent_secrets.take,
             }
             questions: dict[str, Callable[[Any], Any]] = {
                 link.ROLL_BACK: self.roll_back,
@@ -344,7 +344,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         """Return what was sampled since the last call, in RLlib's form."""
         others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
         metrics = with_others(self.metrics.reduce(), others)
-        if self._index > 0 and self._serving_loop is not None and self._is_on_cluster:
+        if self._index > 0 and self._serving_loop is not None and self.addresses_of_all.is_on_cluster:
             return with_hand_off(metrics, self._serving_loop.boot_id, self._serving_loop.core.steps_handed_off)
         return metrics
 

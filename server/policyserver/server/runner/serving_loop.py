@@ -23,7 +23,6 @@ from policyserver.common.errors import PolicyServerError
 from policyserver.common.figures import known
 from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
-from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.demand import Demand
@@ -38,13 +37,13 @@ from policyserver.server.grpc_front.listen_security import ListenSecrets, TokenI
 from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.runner.sent_secrets import SentSecrets
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _TRIM_INTERVAL_S = 10.0
-_SECRETS_S = 30.0  # an actor whose link is away tries again each second
 _CALLS_AT_ONCE = 1000
 """Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
 _CHANNEL_OPTIONS = [
@@ -89,8 +88,8 @@ class ServingLoop:
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._calls_are_old = False
         """Whether calls that begin now may be from before the daemon's silence."""
-        self._secrets: ListenSecrets | None = None
-        self._has_secrets = threading.Event()
+        self.sent_secrets = SentSecrets()
+        """What the daemon has this process listen with, in place of the configured files."""
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
         """Returns the addresses of all serving processes of the daemon."""
         self.loads: Callable[[], Mapping[str, int]] = dict
@@ -116,15 +115,8 @@ class ServingLoop:
         Raises:
             OSError: The address can't be bound, for example because another server has it; or the daemon sends no secrets.
         """
-        link = self._config.driver_link
-        if isinstance(link, RemoteAddress) and link.sends_secrets and not self._has_secrets.wait(_SECRETS_S):
-            raise OSError(f"expected certificate, key and token from the daemon within {_SECRETS_S:g} s (ray.send_secrets), received none")
+        self.sent_secrets.wait(self._config.driver_link)
         return self._call(self._bind(address or self._config.listen.address))
-
-    def take_secrets(self, sent: tuple[bytes, bytes, str]) -> None:
-        """Take what the daemon has this process listen with, in place of the configured files. From any thread."""
-        self._secrets = ListenSecrets(*sent)
-        self._has_secrets.set()
 
     def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
         """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
@@ -279,7 +271,7 @@ class ServingLoop:
 
     async def _bind(self, address: str) -> str:
         listen = dataclasses.replace(self._config.listen, address=address)
-        secrets = self._secrets or ListenSecrets.read(listen)
+        secrets = self.sent_secrets.newest or ListenSecrets.read(listen)
         target = parse_address(address)
         options = [
             *_CHANNEL_OPTIONS,
