@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,7 +68,12 @@ class Manager:
 
 def test_all_that_rllib_fetches_is_looked_at() -> None:
     health, manager = ActorHealth(), Manager()
-    algorithm: Any = type("Algorithm", (), {"env_runner_group": type("Group", (), {"_worker_manager": manager})})
+    algorithm: Any = SimpleNamespace(
+        env_runner_group=SimpleNamespace(_worker_manager=manager, probe_unhealthy_env_runners=list, foreach_env_runner=list),
+        config=SimpleNamespace(num_env_runners=2, total_train_batch_size=64),
+        learner_group=SimpleNamespace(update=list),
+        training_step=dict,
+    )
     health.watch(algorithm)
     manager.results = [Result(1, answer(10, 0)), Result(2, ValueError("the actor's"))]
     manager._fetch_result(remote_actor_ids=[1, 2], remote_calls=[], timeout_seconds=0.0)

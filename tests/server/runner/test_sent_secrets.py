@@ -18,7 +18,7 @@ from policyserver.server.processes.link import SECRETS, Followed
 from policyserver.server.processes.link_secret import make_identity
 from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
-from policyserver.server.runner import serving_loop
+from policyserver.server.runner import sent_secrets
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.v1 import driver_link_pb2 as link_pb
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
@@ -77,7 +77,7 @@ def test_it_listens_with_what_the_daemon_sent(link: RemoteLink, loop: ServingLoo
 
 
 def test_without_them_it_does_not_listen(link: RemoteLink, loop: ServingLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_loop, "_SECRETS_S", 0.1)
+    monkeypatch.setattr(sent_secrets, "_LONGEST_WAIT_S", 0.1)
     wait_until(lambda: link.connected() == [1], "the actor")
     with pytest.raises(OSError, match=r"ray\.send_secrets"):
         loop.bind()
