@@ -220,4 +220,6 @@ def test_an_actor_of_an_algorithm_that_does_not_wait_goes_without_a_step_lost(tm
         server.learns_on(2)
         ledger = finish(players)
         assert client.counters().episodes_lost == 0
-        ends_with_a_true_record(server, ledger)
+        trained = ends_with_a_true_record(server, ledger)
+        untrained = sum(steps for steps, _ in ledger.values()) - trained["steps_total"]
+        assert 0 <= untrained < 400 + 2 * 50, "the batch and the fragments that were begun when the server ended"

@@ -12,7 +12,8 @@ from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
 from policyserver.server.daemon.cluster_room import room_on
 from policyserver.server.daemon.rolling_restart import Removed, RestartError
-from policyserver.server.daemon.scaling import BoundsError, NoRoomError, ScaleError, Scaling
+from policyserver.server.daemon.scale_errors import BoundsError, NoRoomError, ScaleError
+from policyserver.server.daemon.scaling import Scaling
 from policyserver.server.daemon.serving_actors import BuildError, intensity_factor
 
 

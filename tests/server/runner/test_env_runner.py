@@ -286,7 +286,7 @@ def test_a_state_without_weights_changes_none(runner: ExternalEnvRunner) -> None
 
 def test_remote_instances_listen_on_ports_in_a_row() -> None:
     def address(configured: str, index: int) -> str:
-        return ActorAddresses(ServingConfig(ListenConfig(configured)), index, 2, has_env=False).own()
+        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2, has_env=False).own(index)
 
     assert [address("127.0.0.1:9900", index) for index in (0, 1, 3)] == ["127.0.0.1:9900", "127.0.0.1:9900", "127.0.0.1:9902"]
     assert address("127.0.0.1:0", 3) == "127.0.0.1:0"

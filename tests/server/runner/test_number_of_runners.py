@@ -35,7 +35,7 @@ def test_a_runner_gives_its_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> 
             client.end_episode(episode, observation())
         assert steps_of(runner.sample()) == 0, "the batch has 256 steps"
         runner.be_one_of(2)
-        assert steps_of(runner.sample()) == 130
+        assert steps_of(runner.sample()) == 128
         demands = [learner_demand(runner.config, index, 1.0) for index in (1, 2)]
         assert [(demand.fragment_steps, demand.most_fragment_steps) for demand in demands] == [(128, 256)] * 2
     finally:

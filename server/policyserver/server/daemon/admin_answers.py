@@ -21,7 +21,8 @@ from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
 from policyserver.server.daemon.rolling_restart import Ends, RestartError, RollingRestart, ask_by
 from policyserver.server.daemon.safe_point import SafePoint
-from policyserver.server.daemon.scaling import BoundsError, NoRoomError, ScaleError, Scaling
+from policyserver.server.daemon.scale_errors import BoundsError, NoRoomError, ScaleError
+from policyserver.server.daemon.scaling import Scaling
 from policyserver.server.daemon.serving_answers import ServingAnswers, info_of, telling_errors
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.link import LOG_LEVEL, RETIRE, Link

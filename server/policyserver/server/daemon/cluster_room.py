@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import RayConfig
-from policyserver.server.daemon.scaling import NoRoomError, ScaleError
+from policyserver.server.daemon.scale_errors import NoRoomError, ScaleError
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig

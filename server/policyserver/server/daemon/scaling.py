@@ -8,21 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policyserver.server.daemon.rolling_restart import Removed, RestartError, RollingRestart
+from policyserver.server.daemon.scale_errors import BoundsError, ScaleError
 from policyserver.server.daemon.serving_actors import BuildError, ServingActors
 
 logger = logging.getLogger(__name__)
-
-
-class ScaleError(RuntimeError):
-    """There are not as many actors as were asked for; the text says why, and how many there are."""
-
-
-class BoundsError(ScaleError):
-    """So many there can't be."""
-
-
-class NoRoomError(ScaleError):
-    """The cluster has no room for another one."""
 
 
 class Added(NamedTuple):
