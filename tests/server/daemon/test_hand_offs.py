@@ -83,6 +83,6 @@ def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
     health, manager = ActorHealth(), Manager()
     algorithm: Any = type("Algorithm", (), {"env_runner_group": type("Group", (), {"_worker_manager": manager})})
     health.watch(algorithm)
-    for options in ({"mark_healthy": True, "timeout_seconds": 30.0}, {"mark_healthy": True}, {"mark_healthy": False, "timeout_seconds": 30.0}):
-        manager._fetch_result(remote_actor_ids=[], remote_calls=[], **options)  # type: ignore[arg-type]
+    for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
+        manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)
     assert manager.timeouts_s == [1.0, 1.0, 30.0]
