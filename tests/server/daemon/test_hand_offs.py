@@ -55,6 +55,7 @@ class Manager:
 
     def __init__(self) -> None:
         self.results: list[Result] = []
+        self.timeouts_s: list[float | None] = []
 
     def actor_ids(self) -> list[int]:
         return [1, 2]
@@ -62,7 +63,8 @@ class Manager:
     def set_actor_state(self, index: int, healthy: bool) -> None:
         assert not healthy
 
-    def _fetch_result(self, **_: Any) -> tuple[list[Any], list[Result]]:
+    def _fetch_result(self, *, timeout_seconds: float | None, **_: Any) -> tuple[list[Any], list[Result]]:
+        self.timeouts_s.append(timeout_seconds)
         return [], self.results
 
 
@@ -80,3 +82,13 @@ def test_all_that_rllib_fetches_is_looked_at() -> None:
     assert health.hand_offs.undelivered == 10
     health.note(2, True)
     assert health.silent == [2]
+
+
+def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
+    """RLlib's 30 s would be a pause of learning: after a heal Ray's calls take that long now and then."""
+    health, manager = ActorHealth(), Manager()
+    algorithm: Any = type("Algorithm", (), {"env_runner_group": type("Group", (), {"_worker_manager": manager})})
+    health.watch(algorithm)
+    for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
+        manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)
+    assert manager.timeouts_s == [1.0, 1.0, 30.0]

@@ -116,7 +116,11 @@ def test_questions_that_wait_for_the_learner_are_answered_at_a_cut(make_harness:
     harness.one(row)
     go_on(harness, handle, 3, 40)
     cut(harness, False)
-    assert harness.refusal(Row(handle, 41, reward=1.0, observation=observation(0, 41))).reason == "LEARNER_BEHIND"
+    go_on(harness, handle, 41, 60)
+    assert ledger(harness)[0] == 2 + 20, "they are recorded, though no learner has asked for them"
+    harness.on_loop(lambda: harness.core.sample(2, 1.0, lambda blocks: None))
+    harness.settle()
+    assert harness.refusal(Row(handle, 61, reward=1.0, observation=observation(0, 61))).reason == "LEARNER_BEHIND", "it has asked again"
 
 
 @pytest.mark.parametrize("ends_within", [True, False])

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _SLICE_S = 0.1
 """How long Ray is waited for between two looks at what is silent: its wait can't be woken."""
+_PROBE_S = 1.0
+"""How long an actor that was left out is waited for, before each iteration. After a heal TCP may take half a minute to send again what Ray
+had to say, and the learner would wait for that."""
 
 
 class ActorHealth:
@@ -45,6 +48,8 @@ class ActorHealth:
         def fetch_of_heard(
             *, remote_actor_ids: list[int], remote_calls: list[Any], timeout_seconds: float | None = None, **others: Any
         ) -> Any:
+            if others.get("mark_healthy"):  # it asks those that were left out whether they are back
+                timeout_seconds = _PROBE_S if timeout_seconds is None else min(timeout_seconds, _PROBE_S)
             if timeout_seconds != 0.0 and self._gives_up(remote_actor_ids, remote_calls, timeout_seconds):
                 timeout_seconds = 0.0
             fetched = fetch(remote_actor_ids=remote_actor_ids, remote_calls=remote_calls, timeout_seconds=timeout_seconds, **others)

@@ -69,6 +69,8 @@ class SampleRequests:
         self._newest_rows_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
         self._is_draining = self._is_held = False
+        self.on_ask: Callable[[], None] = lambda: None
+        """Called when the learner asks."""
 
     def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
@@ -77,6 +79,7 @@ class SampleRequests:
         is
         called once, on the loop thread.
         """
+        self.on_ask()
         if self._most_steps is not None:
             want_steps = min(want_steps, self._most_steps)
         timer = asyncio.get_running_loop().call_later(wait_s, self._time_out)
