@@ -76,7 +76,7 @@ def test_the_guide_serves_on_two_nodes_and_again_after_the_head_was_lost(three_h
     bring_files(first)
     start_nodes("ray stop")
     daemon = started_daemon()
-    assert "restored runs/cluster/checkpoints/" in daemon.text()
+    assert f"restored {SHARED}/runs/cluster/checkpoints/" in daemon.text(), daemon.text()
     assert sorted(daemon.addresses()) == sorted(addresses)
     steps = player.newest()["steps"]
     until(lambda: player.newest()["steps"] > steps + 500 and player.newest()["version"] > version, 120.0, daemon)
