@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from policyserver.common.errors import WireError
+from policyserver.common.server_stats import PolicyFigures
 from policyserver.server.processes.link_values import from_value, to_value
 from policyserver.server.processes.retirement_state import RetirementOrder, RetirementState
 from policyserver.server.processes.rolled_back import RolledBack
@@ -69,8 +71,10 @@ def test_arrays_of_any_layout_arrive() -> None:
 def test_the_records_of_both_ends_arrive() -> None:
     actions = ShadowActions(np.ones(2, np.uint64), [("c", "a"), ("c", "b")], np.zeros(2, np.int64), np.zeros((2, 1)), np.ones((2, 1)), 3)
     report = ServingReport({"actions": 5}, {"length": [1]}, 2, {("Step", "OK"): 1}, ((0, 1), 2.5), shadow="s", shadow_actions=[actions])
+    report = replace(report, policies=(PolicyFigures("live", 3, 7, 1.5, 2.5), PolicyFigures("s shadow", agreement=0.5)))
     back = there_and_back(report)
     assert isinstance(back, ServingReport)
+    assert back.policies == report.policies
     assert isinstance(back.shadow_actions[0], ShadowActions)
     np.testing.assert_array_equal(back.shadow_actions[0].draw_keys, actions.draw_keys)
     assert back.shadow_actions[0].episodes == actions.episodes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from policyserver.common.errors import WireError
+from policyserver.common.server_stats import PolicyFigures
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.processes.retirement_state import RetirementOrder, RetirementState
 from policyserver.server.processes.rolled_back import RolledBack
@@ -17,7 +18,7 @@ from policyserver.server.processes.shadow_actions import ShadowActions
 from policyserver.v1 import driver_link_pb2 as pb
 
 _RECORDS: dict[str, type[Any]] = {
-    record.__name__: record for record in (ServingReport, RolledBack, ShadowActions, RetirementOrder, RetirementState)
+    record.__name__: record for record in (ServingReport, PolicyFigures, RolledBack, ShadowActions, RetirementOrder, RetirementState)
 }
 _SENT_AS = {"uint64": "int64", "uint32": "int32", "uint16": "uint8", "int16": "uint8", "float16": "uint8"}
 """Types that Tensor lacks, and as which their bytes travel."""
