@@ -148,9 +148,9 @@ def test_a_host_ends_with_all_its_processes_and_without_traces(two_hosts: Sequen
 
 def test_hosts_end_with_the_process_that_made_them() -> None:
     program = (
-        "import os, signal; from tests.cluster.hosts import hosts\n"
+        "import os, signal, subprocess; from tests.cluster.hosts import hosts\n"
         "with hosts(1) as (host,):\n"
-        "    host.start('sleep', '4242')\n"
+        "    host.start('sleep', '4242', stdout=subprocess.DEVNULL)\n"  # which may still be entering the host
         "    print(host._namespaces.pid, host._bridge.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

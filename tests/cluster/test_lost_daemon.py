@@ -52,6 +52,7 @@ def test_its_successor_replaces_the_actors(three_hosts: Sequence[Host]) -> None:
     assert cluster.hosts[1].processes("raylet"), "the cluster goes on"
 
 
+@pytest.mark.slow
 def test_its_machine_is_lost_and_a_daemon_on_another_takes_the_run(three_hosts: Sequence[Host]) -> None:
     first, learns, serves = three_hosts
     cluster = Cluster(three_hosts, serving=[serves])

@@ -1,4 +1,4 @@
-"""A cluster with Ray's TLS and without a token, made by the guide's commands: a daemon joins it, trains and serves."""
+"""A cluster with Ray's TLS, made by the guide's commands, with a token and without: a daemon joins it, trains and serves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.cluster.cluster import HEAD, SETTINGS, Cluster, ClusterDaemon, Player, serve_command, until
+from tests.cluster.cluster import HEAD, SETTINGS, Cluster, ClusterDaemon, Player, serve_command, until, with_token
 from tests.cluster.hosts import Host
 from tests.cluster.test_guide import FOLDER, block_with
 from tests.conftest import CARTPOLE
@@ -33,7 +33,7 @@ for address in sys.argv[1:]:
     try:
         print(urllib.request.urlopen(f"http://{address}/get_runtime_envs_info", data=b"", timeout=2.0).status)
     except Exception as error:
-        print(repr(error))
+        print(getattr(error, "code", error))
 """
 """What a node's agent is asked by HTTP; nothing else of Ray's answers it."""
 
@@ -55,21 +55,23 @@ def certificates(hosts: Sequence[Host]) -> Mapping[str, str]:
     return variables
 
 
-def test_a_daemon_joins_trains_and_serves(two_hosts: Sequence[Host]) -> None:
+@pytest.mark.parametrize("has_token", [False, True])
+def test_a_daemon_joins_trains_and_serves(two_hosts: Sequence[Host], has_token: bool) -> None:
     first, serving = two_hosts
     variables = certificates(two_hosts)
-    cluster = Cluster(two_hosts, authentication=variables)
+    cluster = Cluster(two_hosts, authentication={**variables, **(with_token() if has_token else {})})
     settings = SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1") + CARTPOLE
 
     done = first.complete(*serve_command(first, settings), env={})
     assert done.returncode == 1, done.stdout
     assert "needs RAY_USE_TLS=1 here, too" in done.stdout.splitlines()[-1]
+    answer, agents_answer, warns = ("UNAUTHENTICATED", "401", False) if has_token else ("answered", "200", True)
     authority, certificate, key = (variables[f"RAY_TLS_{name}"] for name in ("CA_CERT", "SERVER_CERT", "SERVER_KEY"))
-    assert serving.run(sys.executable, "-c", ASK, HEAD, authority, key, certificate).strip() == "answered"
+    assert serving.run(sys.executable, "-c", ASK, HEAD, authority, key, certificate).strip() == answer
     assert serving.run(sys.executable, "-c", ASK, HEAD, authority).strip() == "UNAVAILABLE", "who has no certificate"
 
     listening = [line.split()[3] for line in serving.run("ss", "-Htln").splitlines() if serving.address in line]
-    assert "200" in first.run(sys.executable, "-c", ASK_AGENT, *listening).split(), "of which the daemon warns"
+    assert agents_answer in first.run(sys.executable, "-c", ASK_AGENT, *listening).split(), "of which the daemon warns"
 
     daemon = ClusterDaemon(cluster, settings)
     daemon.wait_for("ready after")
@@ -78,4 +80,4 @@ def test_a_daemon_joins_trains_and_serves(two_hosts: Sequence[Host]) -> None:
     player = Player(first, address, 16)
     until(lambda: player.newest()["version"] >= 3, 120.0, daemon)
     assert not player.newest()["errors"]
-    assert "Ray's TLS and no token" in daemon.text()
+    assert ("Ray's TLS and no token" in daemon.text()) == warns

@@ -21,7 +21,7 @@ from tests.documents import commands
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
 
 REDIS_PORT = 6380
-AWAY_S = 10.0
+PAUSE_S = 6.0
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_a_cluster_outlives_its_head(redis: str, three_hosts: Sequence[Host]) ->
     waits_until_ended(killed, 20.0)
     version = player.newest()["version"]
     until(lambda: player.newest()["version"] >= version + 2, 60.0, daemon)
+    assert player.newest()["longest_s"] <= PAUSE_S, "serving and learning go on without a head"
     cluster.start_head()
     (actor,) = serves.processes(ACTOR)
     actor.send_signal(signal.SIGKILL)
@@ -59,6 +60,7 @@ def test_a_cluster_outlives_its_head(redis: str, three_hosts: Sequence[Host]) ->
     version = player.newest()["version"]
     until(lambda: player.newest()["version"] >= version + 2, 60.0, daemon)
     assert player.newest()["runners"] == [address]
+    assert player.newest()["errors"].keys() <= {"EpisodeLostError"}
     assert daemon.process.poll() is None
 
 
