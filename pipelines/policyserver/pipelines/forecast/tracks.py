@@ -31,7 +31,7 @@ _BLOCK_BARS = 1024
 _MOST_AHEAD = 64
 """Most bars whose forecasts an episode reads at once."""
 _MOST_READ = 1 << 19
-"""Most forecasts that a block has read, 33 bytes each."""
+"""Most forecasts that a block has read, 32 bytes each."""
 
 
 class Track:
@@ -200,7 +200,9 @@ class Tracks:
         """
         with self._lock:
             counts = ~self._counted.take(bars)
-            if np.count_nonzero(counts):
+            if len(bars) == 1:
+                self._counted[bars] = True
+            elif np.count_nonzero(counts):
                 firsts = np.zeros_like(counts)
                 firsts[np.unique(bars, return_index=True)[1]] = True
                 counts &= firsts
@@ -247,10 +249,9 @@ class TrackForecaster:
         self._forecast = np.zeros(n_rows, dtype=np.bool_)
         ahead = max(1, min(_MOST_AHEAD, _MOST_READ // (n_rows * n_symbols)))
         self._read = np.zeros((n_rows, ahead, *view.forecast.shape[1:]))
-        self._bars = np.zeros((n_rows, ahead, n_symbols), dtype=np.int64)  # of which forecasts these are, as `Tracks.count` has them
-        self._is_known = np.zeros((n_rows, ahead, n_symbols), dtype=np.bool_)
+        self._bars = np.zeros((n_rows, ahead, n_symbols), dtype=np.int64)  # of these forecasts, as in `Tracks.count`; -1: it was not made
         self._from = np.zeros(n_rows, dtype=np.int64)
-        self._until = np.zeros(n_rows, dtype=np.int64)
+        self._n_read = np.zeros(n_rows, dtype=np.uint64)  # bars that are read, from that one on
 
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """See `Forecaster`."""
@@ -259,7 +260,7 @@ class TrackForecaster:
             self._first_action[row] = episode.first_row + episode.bars.warmup_bars - 1
             self._own_rows[row] = None if episode.own_rows is None else episode.own_rows[episode.bars.warmup_bars - 1 :]
         self._forecast[rows] = False
-        self._until[rows] = 0
+        self._n_read[rows] = 0
 
     def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """See `Forecaster`. The tracks have learnt by themselves; what counts is told."""
@@ -269,8 +270,9 @@ class TrackForecaster:
         counts = (view.stale_bars[rows] == 0) & self._forecast[rows][:, None]
         if np.count_nonzero(counts):
             at = self._read_at(rows, view.clock[rows] - 1)
-            counts &= self._is_known[rows, at]
-            counts[counts] = self._tracks.count(self._bars[rows, at][counts])
+            bars = self._bars[rows, at]
+            counts &= bars >= 0
+            counts[counts] = self._tracks.count(bars[counts])
         return np.square(errors[counts]), np.square(returns[counts])
 
     def predict(self, rows: IntArray) -> None:
@@ -280,12 +282,13 @@ class TrackForecaster:
 
     def _read_at(self, rows: IntArray, clock: IntArray) -> IntArray:
         """Return where in what was read the forecasts as of bars of some episodes are, int64 (m,); read those that are not there."""
-        missing = clock >= self._until.take(rows)
-        missing |= clock < self._from.take(rows)
+        at = clock - self._from.take(rows)
+        missing = at.view(np.uint64) >= self._n_read.take(rows)  # one that is before them all is a large number
         if np.count_nonzero(missing):
             for row, first in zip(rows[missing].tolist(), clock[missing].tolist(), strict=True):
                 self._read_ahead(row, first)
-        return clock - self._from.take(rows)
+            at = clock - self._from.take(rows)
+        return at
 
     def _read_ahead(self, row: int, clock: int) -> None:
         """Read the forecasts of an episode from a bar on."""
@@ -300,6 +303,5 @@ class TrackForecaster:
         for symbol, (track, until) in enumerate(zip(tracks, known, strict=True)):
             of_history = places[:count, symbol]
             self._read[row, :count, symbol] = track.forecasts(of_history)
-            self._bars[row, :count, symbol] = track.offset + of_history
-            self._is_known[row, :count, symbol] = of_history < until
-        self._from[row], self._until[row] = clock, clock + count
+            self._bars[row, :count, symbol] = np.where(of_history < until, track.offset + of_history, -1)
+        self._from[row], self._n_read[row] = clock, count
