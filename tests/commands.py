@@ -49,8 +49,8 @@ def _kept_process() -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
-        root.handlers[:] = log[0]
-        root.setLevel(log[1])
+        if root.handlers != log[0]:  # else the command set up none; a server in this process may have changed its level
+            root.handlers[:], root.level = log
         os.umask(umask)
         sys.setswitchinterval(interval_s)
         for number, handler in handlers.items():

@@ -25,14 +25,9 @@ OPTIONS = (
     "--algorithm.training",
     "{train_batch_size_per_learner = 400, minibatch_size = 200}",
 )
-<<<<<<< HEAD
-OF_A_DEATH = ("A worker died", "taking actor", " is unavailable: ", "back into service", "were restarted: their open episodes")
-=======
 OF_A_DEATH = ("A worker died", "taking actor", " is unavailable: ")
 OF_A_RETURN = ("back into service", "were restarted: their open episodes")
-STEPS = 25
 
->>>>>>> wt-small
 logger = logging.getLogger(__name__)
 
 

@@ -22,7 +22,11 @@ LONGEST_S = 1.0
 def never() -> Iterator[Any]:
     """A reference to what does not come."""
 
-    reference = ray.remote(num_cpus=0)(time.sleep).remote(3600.0)
+    @ray.remote(num_cpus=0)
+    def sleeps() -> None:
+        time.sleep(3600.0)
+
+    reference = sleeps.remote()
     yield reference
     ray.cancel(reference, force=True)
 

@@ -68,14 +68,19 @@ class Manager:
         return [], self.results
 
 
-def test_all_that_rllib_fetches_is_looked_at() -> None:
-    health, manager = ActorHealth(), Manager()
-    algorithm: Any = SimpleNamespace(
+def algorithm_of(manager: Manager) -> Any:
+    """Return what an algorithm with this manager has that is hooked into."""
+    return SimpleNamespace(
         env_runner_group=SimpleNamespace(_worker_manager=manager, probe_unhealthy_env_runners=list, foreach_env_runner=list),
         config=SimpleNamespace(num_env_runners=2, total_train_batch_size=64),
         learner_group=SimpleNamespace(update=list),
         training_step=dict,
     )
+
+
+def test_all_that_rllib_fetches_is_looked_at() -> None:
+    health, manager = ActorHealth(), Manager()
+    algorithm = algorithm_of(manager)
     health.watch(algorithm)
     manager.results = [Result(1, answer(10, 0)), Result(2, ValueError("the actor's"))]
     manager._fetch_result(remote_actor_ids=[1, 2], remote_calls=[], timeout_seconds=0.0)
@@ -87,7 +92,7 @@ def test_all_that_rllib_fetches_is_looked_at() -> None:
 def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
     """RLlib's 30 s would be a pause of learning: after a heal Ray's calls take that long now and then."""
     health, manager = ActorHealth(), Manager()
-    algorithm: Any = type("Algorithm", (), {"env_runner_group": type("Group", (), {"_worker_manager": manager})})
+    algorithm = algorithm_of(manager)
     health.watch(algorithm)
     for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
         manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)

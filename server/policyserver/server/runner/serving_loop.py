@@ -77,8 +77,7 @@ class ServingLoop:
         self._spaces = observation_space, action_space
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="policy-server", daemon=True)
-        self._servers: list[grpc.aio.Server] = []
-        self._health: list[Any] = []
+        self._servers, self._health = list[grpc.aio.Server](), list[Any]()
         self._servicer: PolicyServicer | None = None
         self._training: TrainingIteration | None = None
         self._started_s = time.monotonic()
@@ -86,8 +85,7 @@ class ServingLoop:
         self._stopped = threading.Event()
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
-        self._calls_are_old = False
-        """Whether calls that begin now may be from before the daemon's silence."""
+        self._calls_are_old = False  # whether calls that begin now may be from before the daemon's silence
         self.sent_secrets = SentSecrets()
         """What the daemon has this process listen with, in place of the configured files."""
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
@@ -120,7 +118,7 @@ class ServingLoop:
 
     def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
         """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
-        answer: concurrent.futures.Future[list[SegmentBlock]] = concurrent.futures.Future()
+        answer = concurrent.futures.Future[list[SegmentBlock]]()
         try:
             self._loop.call_soon_threadsafe(partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer))
             return answer.result(timeout=wait_s + 30.0)
@@ -155,7 +153,7 @@ class ServingLoop:
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
-        self.call(lambda: self.core.serve_weights(weights_seq_no))
+        self.call(partial(self.core.serve_weights, weights_seq_no))
 
     def pause_learning(self, paused: bool) -> None:
         """Let steps by-pass the learner, or go on as before; returns when that is so."""
@@ -349,8 +347,8 @@ class ServingLoop:
         self._say_whether_it_serves()
 
     def _say_whether_it_serves(self) -> None:
-        is_serving = self.core.drain_error is None
-        says = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        states = health_pb2.HealthCheckResponse
+        says = states.SERVING if self.core.drain_error is None else states.NOT_SERVING
         for servicer in self._health:
             for name in ("", SERVICE_NAME):
                 self._loop.create_task(servicer.set(name, says))
