@@ -108,9 +108,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
-        has_env = self.env is not None
-        self.addresses_of_all = ActorAddresses(self._serving_config, self._index, max(self.config.num_env_runners, 1), has_env=has_env)
-        """Where the serving instances are."""
         if serves:
             self._serve()
 
@@ -151,7 +148,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         demand = self._demand = self._find_demand()
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
-        addresses = self.addresses_of_all
+        count, has_env = max(self.config.num_env_runners, 1), self.env is not None
+        addresses = self.addresses_of_all = ActorAddresses(config, self._index, count, has_env=has_env)
         addresses.here, loop.advertise = loop.advertised, addresses.advertised
         loop.endpoints, loop.loads = addresses.listed, addresses.loads
         loop.client_numbers = numbers_of(max(self._index - 1, 0), addresses.actors)
