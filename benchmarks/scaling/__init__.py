@@ -2,5 +2,5 @@
 
 Writes docs/scaling.md.
 
-Imports `tests.cluster`.
+Imports `benchmarks` and `tests.cluster`.
 """
