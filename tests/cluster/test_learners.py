@@ -93,7 +93,7 @@ def test_one_learner_on_a_node_of_its_own(three_hosts: Sequence[Host]) -> None:
     learns_on(player, 2, again)
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(40.0) == 0, again.text()
-    assert not learners_on(learning)
+    until(lambda: not learners_on(learning), 10.0, again)
 
 
 def test_two_learners_on_two_nodes(four_hosts: Sequence[Host]) -> None:

@@ -22,11 +22,7 @@ LONGEST_S = 1.0
 def never() -> Iterator[Any]:
     """A reference to what does not come."""
 
-    @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-    def sleeps() -> None:
-        time.sleep(3600.0)
-
-    reference = sleeps.remote()
+    reference = ray.remote(num_cpus=0)(lambda: time.sleep(3600.0)).remote()
     yield reference
     ray.cancel(reference, force=True)
 
