@@ -17,7 +17,8 @@ ACTS_AGAIN_S = 15.0
 PAUSE_S = 6.0
 LAST_REPORT_S = 2.0
 """A process is asked each second, and has a second to answer: what it acknowledged in this time may be missing in its last report."""
-_WHERE = ("handed_off", "dropped", "paused", "untrained", "waiting")
+_WHERE = ("handed_off", "dropped", "cut_off", "paused", "untrained", "waiting")
+"""Where the steps of a process go, by its counters, as far as it has these."""
 _AFTER_S = 30.0
 """How long after an event a pause of learning is its own."""
 
@@ -154,7 +155,7 @@ def of_double_counts(record: Record) -> Finding:
 
 
 def _where(report: Report) -> str:
-    parts = {name: int(report.counters[f"steps_{name}"]) for name in _WHERE}
+    parts = {name: int(report.counters[f"steps_{name}"]) for name in _WHERE if report.counters.get(f"steps_{name}") is not None}
     rest = report.steps - sum(parts.values())
     return ", ".join(
         [*(f"{steps:,} {name.replace('_', ' ')}" for name, steps in parts.items()), f"{rest:,} in open episodes or lost with them"]
