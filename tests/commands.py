@@ -48,9 +48,10 @@ def _kept_process() -> Iterator[None]:
     try:
         yield
     finally:
-        logging.captureWarnings(False)
-        if root.handlers != log[0]:  # else the command set up none; a server in this process may have changed its level
-            root.handlers[:], root.level = log
+        if root.handlers != log[0]:  # it has begun a log of its own
+            logging.captureWarnings(False)
+            root.handlers[:] = log[0]
+            root.setLevel(log[1])
         os.umask(umask)
         sys.setswitchinterval(interval_s)
         for number, handler in handlers.items():
