@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
+
+
+class EndpointLoad(NamedTuple):
+    """How busy one serving process is, as it was some seconds ago."""
+
+    address: str
+    """One of `ServerInfo.endpoints`."""
+    episodes_open: int
+    """Episodes of all clients that it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ class ServerInfo:
     """Name that the server gives itself, the same in all its serving processes; empty: none."""
     stop_timeout_s: float
     """Longest time an orderly stop of the server takes, seconds; 0: not known."""
+    endpoint_loads: tuple[EndpointLoad, ...] = ()
+    """How busy the serving processes are, in no order; those that are missing are not known."""
 
 
 @dataclass(frozen=True, slots=True)

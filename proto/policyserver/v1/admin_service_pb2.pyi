@@ -279,6 +279,46 @@ class RestartActorsResponse(_message.Message):
     actors: _containers.RepeatedCompositeFieldContainer[ReplacedActor]
     def __init__(self, actors: _Optional[_Iterable[_Union[ReplacedActor, _Mapping]]] = ...) -> None: ...
 
+class ScaleActorsRequest(_message.Message):
+    __slots__ = ("actors", "drain_timeout_s")
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    actors: int
+    drain_timeout_s: float
+    def __init__(self, actors: _Optional[int] = ..., drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class AddedActor(_message.Message):
+    __slots__ = ("number", "address", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    address: str
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., address: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class RemovedActor(_message.Message):
+    __slots__ = ("number", "episodes_cut", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_CUT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    episodes_cut: int
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., episodes_cut: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class ScaleActorsResponse(_message.Message):
+    __slots__ = ("before", "actors", "added", "removed")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    before: int
+    actors: int
+    added: _containers.RepeatedCompositeFieldContainer[AddedActor]
+    removed: _containers.RepeatedCompositeFieldContainer[RemovedActor]
+    def __init__(self, before: _Optional[int] = ..., actors: _Optional[int] = ..., added: _Optional[_Iterable[_Union[AddedActor, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[RemovedActor, _Mapping]]] = ...) -> None: ...
+
 class DrainRequest(_message.Message):
     __slots__ = ("final",)
     FINAL_FIELD_NUMBER: _ClassVar[int]

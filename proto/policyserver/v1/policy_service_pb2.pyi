@@ -74,7 +74,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no", "run", "instance_id", "stop_timeout_s")
+    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no", "run", "instance_id", "stop_timeout_s", "endpoint_loads")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class GetServerInfoResponse(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_LOADS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     server_version: str
     boot_id: str
@@ -101,7 +102,16 @@ class GetServerInfoResponse(_message.Message):
     run: str
     instance_id: str
     stop_timeout_s: float
-    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ...) -> None: ...
+    endpoint_loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
+    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., endpoint_loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
+
+class EndpointLoad(_message.Message):
+    __slots__ = ("address", "episodes_open")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_OPEN_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    episodes_open: int
+    def __init__(self, address: _Optional[str] = ..., episodes_open: _Optional[int] = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()
@@ -254,34 +264,46 @@ class StepRequest(_message.Message):
     def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., batch: _Optional[_Union[StepBatch, _Mapping]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("handshake", "batch", "room")
+    __slots__ = ("handshake", "batch", "room", "endpoints")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     ROOM_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     handshake: HandshakeReply
     batch: StepReply
     room: Room
-    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ..., room: _Optional[_Union[Room, _Mapping]] = ...) -> None: ...
+    endpoints: Endpoints
+    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ..., room: _Optional[_Union[Room, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ...) -> None: ...
+
+class Endpoints(_message.Message):
+    __slots__ = ("addresses", "loads")
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
 
 class Room(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Handshake(_message.Message):
-    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number", "records_in")
+    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number", "records_in", "takes_endpoints")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_IN_FIELD_NUMBER: _ClassVar[int]
+    TAKES_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_id: str
     observation_space: _space_pb2.Space
     action_space: _space_pb2.Space
     client_number: int
     records_in: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ..., records_in: _Optional[_Iterable[str]] = ...) -> None: ...
+    takes_endpoints: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ..., records_in: _Optional[_Iterable[str]] = ..., takes_endpoints: _Optional[bool] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
     __slots__ = ("info", "client_number")
