@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -63,24 +61,22 @@ class EpisodeCore:
         self._segment_steps = segment_steps = _segment_steps(hand_off.segment_steps, policy.layout, demand)
         slots = most_open(episodes, policy.layout, segment_steps)
         self._table = EpisodeTable(slots, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
-        self._capacity_steps = most_steps = None
+        self._capacity_steps = self._most_steps = None
         if hand_off.capacity_steps:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
             # Segments are dropped whole, so a full queue may lack almost one of its capacity.
-            most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
-            fragment_steps = min(demand.fragment_steps, most_steps)
-            demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
-        self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
-        if demand.whole_episodes:  # what is held back for open episodes may all come at once
-            self._base_capacity_steps += most_held_steps(policy.layout)
+            self._most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
+        demand = demand.within(self._most_steps)
+        # What is held back for open episodes may all come at once.
+        self._held_steps = most_held_steps(policy.layout) if demand.whole_episodes else 0
+        self._base_capacity_steps = demand.capacity_steps + self._held_steps
+        most_capacity_steps = max(self._capacity_steps or 0, demand.most_capacity_steps + self._held_steps)
         self._trajectories = Trajectories(
             policy.layout,
             slots=slots,
             segment_steps=segment_steps,
             capacity_steps=self._capacity,
-            max_segments=min(
-                max(self._capacity_steps or 0, self._base_capacity_steps) + slots, most_pages(episodes, policy.layout, segment_steps)
-            ),
+            max_segments=min(most_capacity_steps + slots, most_pages(episodes, policy.layout, segment_steps)),
             whole_episodes=demand.whole_episodes,
             most_info_bytes=episodes.max_waiting_info_bytes,
         )
@@ -99,7 +95,7 @@ class EpisodeCore:
             self.room.lift()
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
-            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
+            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, self._most_steps
         )
         self._pass = BatchPass(
             policy,
@@ -213,6 +209,12 @@ class EpisodeCore:
             done(blocks)
 
         self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
+
+    def want(self, demand: Demand) -> None:
+        """Take what the learner wants from its next request on: the number of serving actors has changed, and so each one's part."""
+        demand = demand.within(self._most_steps)
+        self._base_capacity_steps = demand.capacity_steps + self._held_steps
+        self.room.demand = self._requests.demand = demand
 
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""

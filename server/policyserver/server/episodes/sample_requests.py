@@ -60,7 +60,7 @@ class SampleRequests:
         self._trajectories = trajectories
         self._room = room
         self._withheld = withheld
-        self._demand = demand
+        self.demand = demand
         self._max_segment_age_s = max_segment_age_s
         self._most_steps = most_steps
         self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // trajectories.page_bytes))
@@ -123,12 +123,12 @@ class SampleRequests:
 
         More than one step too many for each open episode can only come from clients that can't wait; these steps are left.
         """
-        demand = self._demand
+        demand = self.demand
         return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
 
     def _last_steps_are_to_come(self, request: _Request) -> bool:
         """Tell whether clients are making steps of this batch now, and look again when the wait for them is over."""
-        if not self._demand.on_policy or self._demand.batches_ahead > 0 or not self._withheld.awaited:
+        if not self.demand.on_policy or self.demand.batches_ahead > 0 or not self._withheld.awaited:
             return False
         now_s = asyncio.get_running_loop().time()
         if request.enough_s is None:
@@ -185,7 +185,7 @@ class SampleRequests:
             blocks.append(block)
             asyncio.get_running_loop().call_soon(self._copy_out, blocks, steps - block.steps, request)
             return
-        if not self._demand.on_policy:
+        if not self.demand.on_policy:
             self._surplus_steps = max(0, self._surplus_steps + sum(block.steps for block in blocks) - request.want_steps)
         request.done(blocks)
         self._room.tell()

@@ -137,6 +137,9 @@ class DriverLink:
                 self._connections.remove(connection)
         connection.close()
 
+    def release(self, index: int) -> None:
+        """See `Link.release`; what ends here is noticed by the kernel, and addresses are the actors' own."""
+
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
         with contextlib.suppress(OSError):

@@ -24,7 +24,9 @@ DROP_POLICY = "drop policy"
 POLICIES = "policies"
 """Order: hold all these policies, states by name; for actors that connect later."""
 ENDPOINTS = "endpoints"
-"""Order: tell clients of these addresses, a mapping to the episodes that are open there; with a link between machines."""
+"""Order: tell clients how many episodes are open at each address, by a mapping; on a cluster that is where the actors are, too."""
+ACTORS = "actors"
+"""Order: so many serving actors there are, and among them the learner's batch is divided."""
 
 
 class Link(Protocol):
@@ -56,6 +58,9 @@ class Link(Protocol):
             kind: What is asked.
             content: What comes with the question.
         """
+
+    def release(self, index: int) -> None:
+        """Note that an actor, by RLlib's index, is about to end for good: it is missed no more, and its addresses are no longer told."""
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""

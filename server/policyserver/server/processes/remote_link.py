@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from policyserver.common.errors import WireError
-from policyserver.server.processes.link import ASK, DRAIN, ENDPOINTS, STATE
+from policyserver.server.processes.link import ACTORS, ASK, DRAIN, ENDPOINTS, STATE
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, make_identity, server_credentials
 from policyserver.server.processes.link_values import from_value, to_value
 from policyserver.v1 import driver_link_pb2 as pb
@@ -98,6 +98,11 @@ class RemoteLink(service.DriverLinkServicer):
         self._addresses: dict[int, dict[str, int]] = {}
         """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
         actors have to list the same addresses, and one that is away comes back."""
+        self._most_listed = _MOST_ACTORS
+        """Actors beyond this number are built, and clients are not told of them yet."""
+        self._loads_are_new = False
+        self._released: set[int] = set()
+        """Actors that are about to end for good."""
         self._questions = 0
         self._answers: dict[int, Any] = {}
         """To the question that is asked now, by actor."""
@@ -133,6 +138,9 @@ class RemoteLink(service.DriverLinkServicer):
                 self._standing[kind] = message
             for actor in self._actors.values():
                 actor.send(message)
+            if kind == ACTORS:
+                self._most_listed = content
+                self._order_endpoints()
 
     def offer(self, state: dict[str, Any]) -> None:
         """See `Link.offer`."""
@@ -143,6 +151,8 @@ class RemoteLink(service.DriverLinkServicer):
         message = pb.DriverMessage(order=pb.Order(kind=kind, content=to_value(content)))
         with self._lock:
             self._standing[kind] = message
+            if kind == ACTORS:
+                self._most_listed = content
 
     def ask(
         self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
@@ -172,6 +182,16 @@ class RemoteLink(service.DriverLinkServicer):
             while not self._closed.is_set() and missing() and (left_s := deadline - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             return [self._answers[index] for index in sorted(asked) if index in self._answers]
+
+    def release(self, index: int) -> None:
+        """See `Link.release`."""
+        with self._lock:
+            if index in self._actors:
+                self._released.add(index)
+            self._silent.discard(index)
+            if self._addresses.pop(index, None) is not None:
+                self._order_endpoints()
+        self._tell(index)
 
     def connected(self) -> list[int]:
         """Return RLlib's indices of the actors that are connected and not silent."""
@@ -204,6 +224,7 @@ class RemoteLink(service.DriverLinkServicer):
         actor = _Actor(first.hello, context)
         with self._lock:
             self._refused.pop(actor.index, None)
+            self._released.discard(actor.index)
             if (before := self._actors.get(actor.index)) is not None:
                 before.cut()
             self._actors[actor.index] = actor
@@ -263,12 +284,21 @@ class RemoteLink(service.DriverLinkServicer):
     def _tell_endpoints(self, actor: _Actor, beat: pb.Beat) -> None:
         addresses = dict.fromkeys(beat.addresses, int(beat.episodes_open))
         with self._lock:
-            if addresses and addresses != self._addresses.get(actor.index):
-                self._addresses[actor.index] = addresses
-                if not self._actors.keys() <= self._addresses.keys():  # the others begin to listen, too
-                    return
-                listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
-                self.order(ENDPOINTS, listed, stays=True)
+            before = self._addresses.get(actor.index)
+            if not addresses or addresses == before or actor.index in self._released:
+                return
+            self._addresses[actor.index] = addresses
+            if before is not None and before.keys() == addresses.keys():
+                self._loads_are_new = True  # which are told with the next sign of life, those of all actors together
+            else:
+                self._order_endpoints()
+
+    def _order_endpoints(self) -> None:
+        self._loads_are_new = False
+        expected = {index for index in self._actors if index <= self._most_listed} - self._released
+        if expected <= self._addresses.keys():  # else the others begin to listen, too
+            groups = [group for index, group in sorted(self._addresses.items()) if index <= self._most_listed]
+            self.order(ENDPOINTS, {address: load for group in groups for address, load in group.items()}, stays=True)
 
     def _heard(self, actor: _Actor) -> None:
         with self._lock:
@@ -283,6 +313,10 @@ class RemoteLink(service.DriverLinkServicer):
             if self._actors.get(actor.index) is not actor:
                 return
             del self._actors[actor.index]
+            if actor.index in self._released:
+                self._released.discard(actor.index)
+                self._changed.notify_all()
+                return
             was_silent = actor.index in self._silent
             self._silent.add(actor.index)
             self._changed.notify_all()
@@ -312,6 +346,8 @@ class RemoteLink(service.DriverLinkServicer):
             now_s = time.monotonic()
             silent = []
             with self._changed:
+                if self._loads_are_new:
+                    self._order_endpoints()
                 for index, actor in self._actors.items():
                     actor.send(beat)
                     if now_s - actor.heard_s > self._silent_s and index not in self._silent:

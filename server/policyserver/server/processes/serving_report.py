@@ -43,3 +43,5 @@ class ServingReport:
     """Name of the policy that shadows; empty: none does."""
     shadow_actions: list[Any] = field(default_factory=list)
     """What it would have done since the last report: `ShadowActions`."""
+    addresses: tuple[str, ...] = ()
+    """Where clients reach the process."""

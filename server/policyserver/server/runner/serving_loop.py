@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,10 +25,12 @@ from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisode
 from policyserver.server.episodes.ending_error import ending_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.endpoints import Endpoints
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
 from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
@@ -83,6 +85,10 @@ class ServingLoop:
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        """Returns the addresses of all serving processes of the daemon."""
+        self.loads: Callable[[], Mapping[str, int]] = dict
+        """Returns the episodes that are open at each, of those of which that is known."""
+        self._endpoints = Endpoints(lambda: self.endpoints(), lambda: self.loads())
         self.advertise: Callable[[str], str] = lambda bound: bound
         """Makes what clients are told of an address that is listened on."""
         self.client_numbers = (0, 1)
@@ -151,6 +157,14 @@ class ServingLoop:
     def limit_starts(self, most: int) -> None:
         """Start so many episodes in all."""
         self.call(lambda: self.core.limit_starts(most))
+
+    def tell_endpoints(self) -> None:
+        """Tell clients where the serving processes are and how busy, if that is new."""
+        self.post(self._endpoints.look)
+
+    def want(self, demand: Demand) -> None:
+        """Take what the learner wants from now on."""
+        self.call(lambda: self.core.want(demand))
 
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing."""
@@ -250,9 +264,7 @@ class ServingLoop:
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         if self._servicer is None:
             numbers = ClientNumbers(*self.client_numbers)
-            self._servicer = PolicyServicer(
-                self.core, self.boot_id, self._spaces, self._config, lambda: self.endpoints(), self._stats, numbers
-            )
+            self._servicer = PolicyServicer(self.core, self.boot_id, self._spaces, self._config, self._endpoints, self._stats, numbers)
         self._servicer.add_to(server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -296,6 +308,7 @@ class ServingLoop:
             process,
             *self.core.by_hand(),
             policies=statistics.policies,
+            addresses=tuple(self.advertised()),
         )
 
     def _stats(self) -> ServerStats:
