@@ -36,6 +36,8 @@ _LOOK_AGAIN_S = 0.1
 """Time between two looks for a server that is not there yet, or still there."""
 _RESTART_S = 600.0
 """Longest time that one serving actor may take to hand off its steps and to come back."""
+_MOST_CHANGES = 1000
+"""More serving actors than a server may have."""
 _CHANNEL_OPTIONS = [("grpc.enable_retries", 0)]
 
 Plain = dict[str, Any]
@@ -197,12 +199,25 @@ def _drain(parsed: argparse.Namespace) -> Plain:
 
 def _restart_actors(parsed: argparse.Namespace) -> Plain:
     """Replace the serving actors; each has its own time, so the call has that of all of them."""
-    try:
-        drain_timeout_s = float(parsed.drain_timeout_s)
-    except ValueError as error:
-        raise CtlError(f"--drain_timeout_s: expected seconds, received {parsed.drain_timeout_s!r}", EXIT_WRONG) from error
+    drain_timeout_s = _drain_timeout_s(parsed)
     timeout_s = max(parsed.timeout_s, _status(parsed)["actors_expected"] * (drain_timeout_s + _RESTART_S))
     return _ask(parsed, "RestartActors", pb.RestartActorsRequest(drain_timeout_s=drain_timeout_s), timeout_s)
+
+
+def _scale(parsed: argparse.Namespace) -> Plain:
+    """Change the number of serving actors; each that comes or goes has its own time."""
+    drain_timeout_s = _drain_timeout_s(parsed)
+    changes = abs(_status(parsed)["actors_expected"] - parsed.actors)
+    timeout_s = max(parsed.timeout_s, min(changes, _MOST_CHANGES) * (drain_timeout_s + _RESTART_S))
+    request = pb.ScaleActorsRequest(actors=parsed.actors, drain_timeout_s=drain_timeout_s)
+    return _ask(parsed, "ScaleActors", request, timeout_s)
+
+
+def _drain_timeout_s(parsed: argparse.Namespace) -> float:
+    try:
+        return float(parsed.drain_timeout_s)
+    except ValueError as error:
+        raise CtlError(f"--drain_timeout_s: expected seconds, received {parsed.drain_timeout_s!r}", EXIT_WRONG) from error
 
 
 def _pin(pinned: bool) -> Callable[[argparse.Namespace], Plain]:
@@ -230,9 +245,21 @@ def _checkpoint_number(text: str) -> int:
     return int(text)
 
 
+def _actor_count(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected how many serving actors there should be, from 1 on, received {text}")
+    return int(text)
+
+
 _NUMBER: dict[str, Any] = {"type": _checkpoint_number, "metavar": "N", "help": "number of the checkpoint"}
 
 _POLICY: dict[str, Any] = {"type": str, "metavar": "NAME", "help": "what episodes call it"}
+
+_DRAIN_TIMEOUT: dict[str, Any] = {
+    "default": 60.0,
+    "metavar": "S",
+    "help": "longest time that the open episodes of each that goes have to end in, seconds (default: 60)",
+}
 
 _ACTIONS = {
     "status": _Action("say how serving and learning are", _status),
@@ -273,11 +300,13 @@ _ACTIONS = {
     "restart-actors": _Action(
         "replace the serving actors one after another, without a step lost",
         _restart_actors,
-        drain_timeout_s={
-            "default": 60.0,
-            "metavar": "S",
-            "help": "longest time that the open episodes of each have to end in, seconds (default: 60)",
-        },
+        drain_timeout_s=_DRAIN_TIMEOUT,
+    ),
+    "scale": _Action(
+        "change the number of serving actors, without a step lost",
+        _scale,
+        actors={"type": _actor_count, "metavar": "N", "help": "how many there should be, from 1 to listen.max_actors"},
+        drain_timeout_s=_DRAIN_TIMEOUT,
     ),
     "drain": _Action(
         "stop the server as SIGTERM does, and wait for its end",

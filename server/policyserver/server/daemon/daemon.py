@@ -21,6 +21,7 @@ from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.actor_link import ActorLink, open_link
+from policyserver.server.daemon.actor_loads import ActorLoads
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
@@ -151,13 +152,23 @@ class Daemon:
             self._metrics.records_to(sink)
             returns = ReturnWatch(config.guard, learning, learning.exploration) if config.guard.on_return else None
 
+            loads = None if config.ray.joins else ActorLoads(link)
+
             def on_report(report: ServingReport) -> None:
                 self._metrics.serving(report)
+                if loads is not None:
+                    loads.note(report)
                 if returns is not None:
                     returns.report(report)
 
             signs = SignsOfLife(self._manager, lambda: self._safe_point.passes, lambda: f"iteration {learning.progress.iteration}")
-            watch = ServingWatch(link.ask, sink, self._tags, on_report, signs.look)
+
+            def after_round(answered: int) -> None:
+                signs.look(answered)
+                if loads is not None:
+                    loads.look()
+
+            watch = ServingWatch(link.ask, sink, self._tags, on_report, after_round)
             ending.callback(watch.close)
             if returns is not None:
                 learning.begin_look, learning.end_look = watch.look, functools.partial(watch.wait_looked, _LOOK_S)
@@ -270,13 +281,14 @@ class Daemon:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
         learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics)
+        ending.callback(learning.actors.close)
         learning.restore(found)
         self._leave_if_stopped()
         policies = LoadedPolicies(config.policies, checkpoints, LinkedActors(link))
         load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
         answers.policies = policies
         if config.ray.joins:  # before a client may ask for them
-            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.planned_addresses()) for address in each}
+            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.addresses_of_all.planned()) for address in each}
             of_serving(algorithm, lambda runner: runner.take_endpoints(planned))
         of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]

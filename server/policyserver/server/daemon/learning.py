@@ -33,6 +33,7 @@ from policyserver.server.daemon.roll_back import (
 )
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
+from policyserver.server.daemon.serving_actors import ServingActors
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
 from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
@@ -74,6 +75,8 @@ class Learning:
         self._stopping = stopping
         self._metrics = metrics
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
+        self.actors = ServingActors(config, algorithm, link, safe_point)
+        """Those whose steps it learns from; from any thread."""
         self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
         self.begin_look: Callable[[], object] = lambda: None
         """Called before each update."""
@@ -103,11 +106,6 @@ class Learning:
     def is_updating(self) -> bool:
         """Whether an update of the weights runs. From any thread."""
         return self._hooks.is_updating
-
-    @property
-    def num_env_runners(self) -> int:
-        """Serving actors that there should be; 0 where the driver itself serves. From any thread."""
-        return int(self._algorithm.config.num_env_runners)
 
     def restore(self, found: Checkpoint | None) -> None:
         """Go on from a checkpoint, and wait until the serving actors have the weights to serve.
@@ -249,16 +247,6 @@ class Learning:
         self._metrics.saved(self.saved)
         logger.info("saved %s", self.saved.path)
         return self.saved
-
-    def end_retired(self, index: int) -> Future[bool]:
-        """End a serving actor that has handed off everything, at the safe point; tells whether it ends. From any thread."""
-
-        def end() -> bool:
-            group = self._algorithm.env_runner_group
-            ends = group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index])
-            return bool(ends == [True])
-
-        return self._safe_point.ask(end)
 
     def save_and_hold(self) -> Future[tuple[Checkpoint, int, float]]:
         """Save a checkpoint at the safe point, and keep it until it is released. From any thread.

@@ -44,13 +44,33 @@ class Replaced(NamedTuple):
     seconds: float
 
 
+class Removed(NamedTuple):
+    """One actor that is gone for good."""
+
+    number: int
+    episodes_cut: int
+    """Open when their time to end was over."""
+    seconds: float
+
+
+class _Left(NamedTuple):
+    """How an actor left."""
+
+    boot_id: str
+    died: bool
+    """Whether it died before it had handed off everything."""
+    episodes_cut: int
+    lost: str
+    """Why steps of it are lost, if they are: it still lives then, and answers nothing."""
+
+
 class RollingRestart:
-    """One restart of the actors of a server."""
+    """One restart of the actors of a server, or the end of some."""
 
     def __init__(
         self,
         ask: Callable[[RetirementOrder], list[RetirementState]],
-        end_at_safe_point: Callable[[int], Future[bool]],
+        end_at_safe_point: Callable[[int, str], Future[bool]],
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -58,7 +78,7 @@ class RollingRestart:
 
         Args:
             ask: Asks all actors.
-            end_at_safe_point: Ends one between two calls of `sample()`, if it has handed off everything.
+            end_at_safe_point: Ends one, by its number and its process, between two calls of `sample()`, if it has handed off everything.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
         """
@@ -81,8 +101,48 @@ class RollingRestart:
             )
         return [self._replace(index, drain_timeout_s) for index in indices]
 
+    def remove(self, index: int, drain_timeout_s: float, force: Callable[[int], Future[bool]]) -> Removed:
+        """Have an actor leave for good: `end_at_safe_point` ends it so, and `force` does whatever it has not handed off.
+
+        Raises:
+            RestartError: As of `run`; the text says whether the actor is still there.
+        """
+        begun = time.monotonic()
+        left = self._leave(index, drain_timeout_s)
+        if left.lost or left.died:
+            forced = force(index)
+            if not self._until(forced.done, COME_BACK_S, index) or not forced.result():
+                raise RestartError(f"actor {index}: {left.lost or 'it died'}; not ended for good within {COME_BACK_S:g} s, ask again")
+        self._until(lambda: self._state(index) is None, COME_BACK_S, index)  # so that another one may have its port
+        if left.lost:
+            raise RestartError(f"actor {index}: {left.lost}; it is gone for good")
+        seconds = time.monotonic() - begun
+        logger.info("actor %d: gone for good after %.1f s, %d episodes cut", index, seconds, left.episodes_cut)
+        return Removed(index, left.episodes_cut, seconds)
+
     def _replace(self, index: int, drain_timeout_s: float) -> Replaced:
         begun = time.monotonic()
+        left = self._leave(index, drain_timeout_s)
+        lost = left.lost
+        if lost:
+            self._state(index, "end", left.boot_id)
+
+        def is_back() -> bool:
+            state = self._state(index)
+            return state is not None and state.boot_id != left.boot_id and bool(state.addresses)
+
+        if not self._until(is_back, COME_BACK_S, index):
+            missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
+            raise RestartError(f"actor {index}: {lost}; {missing}" if lost else f"actor {index}: {missing}")
+        if lost:
+            raise RestartError(f"actor {index}: {lost}; its successor serves, and the actors after it are left as they are")
+        state = self._state(index)
+        seconds = time.monotonic() - begun
+        logger.info("actor %d: replaced after %.1f s, %d episodes cut", index, seconds, left.episodes_cut)
+        return Replaced(index, state.boot_id if state is not None else "", left.episodes_cut, seconds)
+
+    def _leave(self, index: int, drain_timeout_s: float) -> _Left:
+        """Have an actor start nothing, hand off everything and end."""
         last = self._first_state(index)
         boot_id = last.boot_id
 
@@ -103,7 +163,7 @@ class RollingRestart:
             nonlocal died, ending
             died = died or not is_there("leave")
             if ending is None and last.is_empty:
-                ending = self._end(index)
+                ending = self._end(index, boot_id)
             if died or ending is None or not ending.done():
                 return died
             ended, ending = ending.result(), None
@@ -121,24 +181,10 @@ class RollingRestart:
             self._until(is_decided, HAND_OFF_S, index)
             if not gone:
                 why = "learning is paused" if self._is_paused() else f"the learner has not taken its steps within {HAND_OFF_S:g} s"
-                is_there("end")
                 lost = f"{why}, so it was ended with {last.steps_waiting} steps that are lost to the learner"
         if died:
             logger.warning("actor %d: died while it was to go; what it had is lost as after any crash", index)
-
-        def is_back() -> bool:
-            state = self._state(index)
-            return state is not None and state.boot_id != boot_id and bool(state.addresses)
-
-        if not self._until(is_back, COME_BACK_S, index):
-            missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
-            raise RestartError(f"actor {index}: {lost}; {missing}" if lost else f"actor {index}: {missing}")
-        if lost:
-            raise RestartError(f"actor {index}: {lost}; its successor serves, and the actors after it are left as they are")
-        state = self._state(index)
-        seconds = time.monotonic() - begun
-        logger.info("actor %d: replaced after %.1f s, %d episodes cut", index, seconds, cut)
-        return Replaced(index, state.boot_id if state is not None else "", cut, seconds)
+        return _Left(boot_id, died, cut, lost)
 
     def _first_state(self, index: int) -> RetirementState:
         """Ask it for its state, with nothing to do: an order that it gets after the restart was left would stay."""
