@@ -20,7 +20,7 @@ from tests.ports import DIRECT
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
-class Head(grpc.GenericRpcHandler):
+class Head(grpc.GenericRpcHandler[bytes, bytes]):
     """What answers the probe as a head does: with a token, a call without one is refused."""
 
     def __init__(self, has_token: bool) -> None:
