@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -42,9 +43,15 @@ def _kept_process() -> Iterator[None]:
     os.umask(umask)
     interval_s = sys.getswitchinterval()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = logging.getLogger()
+    log = root.handlers[:], root.level
     try:
         yield
     finally:
+        if root.handlers != log[0]:  # it has begun a log of its own
+            logging.captureWarnings(False)
+            root.handlers[:] = log[0]
+            root.setLevel(log[1])
         os.umask(umask)
         sys.setswitchinterval(interval_s)
         for number, handler in handlers.items():

@@ -1,4 +1,4 @@
-"""How a server grows: calculated from what `make bench` measured on one machine; writes docs/scaling.md.
+"""How a server grows: calculated from what `make bench` and `benchmarks.cluster` measured on one machine; writes docs/scaling.md.
 
-Imports nothing of ours.
+Imports `benchmarks`.
 """

@@ -77,7 +77,13 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.endpoints: list[str] = []
         self.identity: dict[str, Any] = {}
         """What it says of its run, its id and its stop, by field."""
+        self.stale = False
+        """Whether it says that it has not heard of its daemon."""
         self.handshakes: list[pb.Handshake] = []
+        self.contexts: list[Any] = []
+        """Of the streams that are open."""
+        self.loads: dict[str, int] = {}
+        """Episodes at each address, as it says in handshakes."""
         self.numbers = itertools.count()
         """Of the clients."""
         self.reward_error = 0.0
@@ -99,12 +105,15 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             await self._answer(context, handshake)
         finally:
             self.streams -= 1
+            if context in self.contexts:
+                self.contexts.remove(context)
 
     async def _answer(self, context: grpc.aio.ServicerContext[Any, Any], handshake: Any) -> None:
         self.handshakes.append(handshake)
         number = next(self.numbers)
         numbered = {"client_number": number} if number else {}
         await context.write(pb.StepResponse(handshake=pb.HandshakeReply(info=self.info(), **numbered)))
+        self.contexts.append(context)
         while True:
             request = await context.read()
             if request is grpc.aio.EOF:  # type: ignore[attr-defined]
@@ -132,11 +141,13 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             protocol_version=PROTOCOL_VERSION,
             boot_id=self.boot_id,
             endpoints=self.endpoints,
+            endpoint_loads=[pb.EndpointLoad(address=address, episodes_open=load) for address, load in self.loads.items()],
             observation_space=to_proto(self.observation_space),
             action_space=to_proto(self.action_space),
             max_message_bytes=1 << 20,
             max_rows_per_message=self.max_rows,
             weights_seq_no=4,
+            stale=self.stale,
             **self.identity,
         )
 
@@ -180,6 +191,7 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             action_log_probs=bytes(4 * rows),
             weights_seq_nos=np.full(rows, 5, "<u8").tobytes(),
             errors=errors,
+            stale=self.stale,
         )
 
     def _find(self, name: str, handle: int, flags: StepFlag) -> Served:
@@ -262,6 +274,18 @@ class ReferenceServer:
     def release(self) -> None:
         """Let replies go again."""
         self._loop.call_soon_threadsafe(self.servicer.gate.set)
+
+    def tell(self, endpoints: list[str], **loads: int) -> None:
+        """Tell all clients where the runners are, and how busy each is that is named by its place in the list, as in `_1 = 5`."""
+        known = [pb.EndpointLoad(address=endpoints[int(place[1:])], episodes_open=load) for place, load in loads.items()]
+        message = pb.StepResponse(endpoints=pb.Endpoints(addresses=endpoints, loads=known))
+
+        async def tell() -> None:
+            for context in list(self.servicer.contexts):
+                await context.write(message)
+
+        self.servicer.endpoints = endpoints
+        asyncio.run_coroutine_threadsafe(tell(), self._loop).result()
 
     def close(self) -> None:
         self.stop()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from policyserver.client import ServerStats, TrainingIteration
-from policyserver.client.balancing import reachable
+from policyserver.client.listed_runners import reachable
 
 STATS = ServerStats()
 TRAINING = TrainingIteration(iteration=3)

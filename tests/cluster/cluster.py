@@ -49,7 +49,7 @@ CERTIFICATE, KEY, TOKEN = f"{_TLS}/certificate", f"{_TLS}/key", f"{_TLS}/token"
 
 
 class Cluster:
-    """The first host is Ray's head, without a serving actor; each other one has room for so many, unless others are named to serve."""
+    """The first host is Ray's head, without a serving actor; each other one has room for so many, unless other hosts are named."""
 
     def __init__(
         self,
@@ -57,7 +57,9 @@ class Cluster:
         *,
         actors_on_each: int = 1,
         serving: Sequence[Host] | None = None,
+        learners: Sequence[Host] = (),
         authentication: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         of_head: Mapping[str, str] | None = None,
     ) -> None:
         """Start a node on each host.
@@ -65,14 +67,17 @@ class Cluster:
         Args:
             hosts: The machines.
             actors_on_each: Serving actors for which a node has room.
-            serving: The hosts that serve; all but the first else.
-            authentication: Variables that all of Ray's processes and the daemon have; a new token else.
+            serving: The hosts that serve; all but the first and the learners else.
+            learners: The hosts that learn.
+            authentication: Variables by which Ray's processes and the daemon know each other; a new token else.
+            variables: Further variables of all of them.
             of_head: Further variables of the head's.
         """
         self.hosts = hosts
-        self.environment = {**OF_RAY_START, **(authentication or with_token())}
+        self.environment = {**OF_RAY_START, **(authentication or with_token()), **(variables or {})}
         self._of_head = dict(of_head or {})
-        self._serving = hosts[1:] if serving is None else serving
+        self._learners = learners
+        self._serving = [host for host in hosts[1:] if host not in learners] if serving is None else serving
         self._rooms = f'--resources={{"serving": {actors_on_each}}}'
         write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
         self.start_head()
@@ -83,10 +88,11 @@ class Cluster:
         """Start the head."""
         self.hosts[0].start_ray("--head", f"--port={PORT}", "--num-cpus=2", *options, env={**self.environment, **self._of_head})
 
-    def join(self, host: Host) -> None:
-        """Start another node."""
-        rooms = [self._rooms] if host in self._serving else []
-        host.start_ray(f"--address={HEAD}", "--num-cpus=2", *rooms, env=self.environment)
+    def join(self, host: Host, *, without: Sequence[str] = ()) -> None:
+        """Start another node, without some of the variables that it is to have."""
+        rooms = [self._rooms] if host in self._serving else ['--resources={"learner": 1}'] if host in self._learners else []
+        env = {name: value for name, value in self.environment.items() if name not in without}
+        host.start_ray(f"--address={HEAD}", "--num-cpus=2", *rooms, env=env)
 
     def set_up_again(self, host: Host) -> None:
         """Switch a host on that was switched off, and bring it the certificate, the key and the token of the others."""

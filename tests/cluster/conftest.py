@@ -26,3 +26,9 @@ def two_hosts(made_of_namespaces: None) -> Iterator[Sequence[Host]]:
 def three_hosts(made_of_namespaces: None) -> Iterator[Sequence[Host]]:
     with hosts(3) as all_of_them:
         yield all_of_them
+
+
+@pytest.fixture
+def four_hosts(made_of_namespaces: None) -> Iterator[Sequence[Host]]:
+    with hosts(4) as all_of_them:
+        yield all_of_them

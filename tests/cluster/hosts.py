@@ -29,7 +29,7 @@ NETWORK = "10.77.0"
 PRIVATE_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 """Where Ray, the daemon and the tests write."""
 SHARED = "/mnt"
-_NEEDED = ("unshare", "nsenter", "ip", "mount")
+_NEEDED = ("unshare", "nsenter", "ip", "bridge", "mount")
 _INIT = "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('ready', flush=True); sys.stdin.read()"
 """A host's first process: it lives until its standard input ends, and no dead child of the host's stays with it."""
 _START_S = 20.0
@@ -212,6 +212,16 @@ class Host:
     def heal(self) -> None:
         """Undo `cut`."""
         self._bridge.call("ip", "link", "set", self._port, "master", "bridge")
+
+    def part_from(self, other: Host) -> None:
+        """Let nothing pass between two hosts, while each reaches all others. Of one pair at a time."""
+        for host in (self, other):
+            self._bridge.call("bridge", "link", "set", "dev", host._port, "isolated", "on")
+
+    def unite_with(self, other: Host) -> None:
+        """Undo `part_from`."""
+        for host in (self, other):
+            self._bridge.call("bridge", "link", "set", "dev", host._port, "isolated", "off")
 
     def close(self) -> None:
         """Switch the host off: its processes are killed, and others hear nothing, not of their ends either. A second call does nothing."""

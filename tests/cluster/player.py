@@ -33,7 +33,7 @@ def main(address: str, count: int, output: str, spreads: bool) -> None:
     )
     errors: collections.Counter[str] = collections.Counter()
     runners: list[str] = []
-    steps, longest_s, newest_s, said_s, version = 0, 0.0, time.monotonic(), 0.0, 0
+    steps, longest_s, newest_s, said_s, version, handed_off = 0, 0.0, time.monotonic(), 0.0, 0, 0
     with PolicyClient(address, config=config) as client, Path(output).open("w", encoding="utf-8") as out:
         ids: list[str] = []
         shape = client.connect().observation_space.shape
@@ -74,8 +74,10 @@ def main(address: str, count: int, output: str, spreads: bool) -> None:
             if time.monotonic() - said_s > 0.1:
                 said_s = time.monotonic()
                 with suppress(PolicyServerError):
-                    runners = sorted(client.stats_by_endpoint())
+                    stats = client.stats_by_endpoint()
+                    runners, handed_off = sorted(stats), sum(each.steps_handed_off for each in stats.values())
                 line = {"steps": steps, "longest_s": longest_s, "version": version, "errors": errors, "runners": runners}
+                line["handed_off"] = handed_off
                 out.write(json.dumps(line) + "\n")
                 out.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -44,7 +45,8 @@ def test_learning_goes_on_and_clients_act_elsewhere(three_hosts: Sequence[Host])
 
     cut.cut()
     longest_s = longest_without_update(at_one, CUT_S)
-    assert longest_s <= LONGEST_PAUSE_S + usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
+    sys.stdout.write(f"longest time without an update: {longest_s:.2f} s, usually {usual_s:.2f} s\n")
+    assert longest_s <= LONGEST_PAUSE_S, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
     assert "is silent for" in daemon.text()
     assert at_both.newest()["longest_s"] <= ELSEWHERE_S, at_both.newest()
     assert at_both.newest()["errors"].keys() <= {"EpisodeLostError"}
@@ -62,3 +64,21 @@ def test_learning_goes_on_and_clients_act_elsewhere(three_hosts: Sequence[Host])
     assert at_both.newest()["longest_s"] <= ELSEWHERE_S, at_both.newest()
     until(lambda: at_both.newest()["version"] >= version + 3, 60.0, daemon)
     assert time.monotonic() - lost_s < 60.0
+
+
+def test_appo_learns_on_without_the_episodes_of_a_host_that_is_cut_off(three_hosts: Sequence[Host]) -> None:
+    cluster = Cluster(three_hosts)
+    first, *others = three_hosts
+    of_appo = f'algorithm.name = "APPO"\n{SETTINGS}{CARTPOLE}'.replace("minibatch_size = 250\n", "")
+    daemon = ClusterDaemon(cluster, of_appo)
+    daemon.wait_for("ready after")
+    where = dict(zip((address.partition(":")[0] for address in daemon.addresses()), daemon.addresses(), strict=True))
+    stays, cut = others
+    players = [Player(first, where[host.address], count, spread=False) for host, count in ((stays, 24), (cut, 16))]
+    until(lambda: all(player.newest()["version"] >= 2 for player in players), 120.0, daemon)
+    usual_s = longest_without_update(players[0], 10.0)
+    cut.cut()
+    longest_s = longest_without_update(players[0], CUT_S)
+    sys.stdout.write(f"longest time without an update of APPO: {longest_s:.2f} s, usually {usual_s:.2f} s\n")
+    assert longest_s <= LONGEST_PAUSE_S + usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
+    assert "Traceback" not in daemon.text()

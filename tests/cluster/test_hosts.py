@@ -120,6 +120,16 @@ def test_a_cut_host_is_silent_and_a_healed_one_answers(two_hosts: Sequence[Host]
     assert python(first, REACH, second.address) == "there"
 
 
+def test_two_hosts_that_are_parted_reach_a_third_and_not_each_other(three_hosts: Sequence[Host]) -> None:
+    first, second, third = three_hosts
+    started(second, LISTEN)
+    first.part_from(second)
+    assert python(first, REACH, second.address) == "silence"
+    assert python(third, REACH, second.address) == "there"
+    first.unite_with(second)
+    assert python(first, REACH, second.address) == "there"
+
+
 def test_a_host_ends_with_all_its_processes_and_without_traces(two_hosts: Sequence[Host]) -> None:
     first, second = two_hosts
     started(second, LISTEN)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import policyserver.server
-from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, serve_command, write_secrets
+from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, ClusterDaemon, serve_command, write_secrets
 from tests.cluster.hosts import Host
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
@@ -59,3 +59,18 @@ def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hos
     done = first.complete(*serve, "--ray.insecure", "true", env={})
     assert "joined all the same" in done.stdout
     assert "found room for 1" in refused(done), "which is looked at after it has joined"
+
+
+def test_a_node_that_was_started_without_its_variables_is_named(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    cluster = Cluster([first])
+    write_secrets(two_hosts, CERTIFICATE, KEY, TOKEN)
+    cluster.join(second, without=["RAY_worker_niceness", "GRPC_EXPERIMENTS"])
+    daemon = ClusterDaemon(cluster, SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1"))
+    daemon.wait_for("ready after")
+    (line,) = [line for line in daemon.text().splitlines() if "was started without" in line]
+    assert f"node {second.address} ({second.name})" in line
+    assert "RAY_worker_niceness=0, GRPC_EXPERIMENTS=-event_engine_listener,-event_engine_client: " in line
+    assert "give these environment variables to its `ray start`" in line
+    (actor,) = second.processes("ray::ExternalEnvRunner")
+    assert actor.nice() > 0, "which is what the first one is for"

@@ -22,6 +22,7 @@ from policyserver.common.settings import (
     from_table,
     known_keys,
     load,
+    load_mended,
 )
 from policyserver.common.settings_declaration import describe, walk
 
@@ -181,6 +182,54 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
         load(Root, tmp_path / "nowhere.toml")
     with pytest.raises(SettingsError, match=r"server\.toml: expected TOML: Invalid value"):
         load(Root, write(tmp_path, "max_open ="))
+
+
+def test_all_faults_are_told_and_the_rest_is_as_it_was_given(tmp_path: Path) -> None:
+    text = """
+        seed = "x"
+        folder = "kept"
+        overflw = "block"
+        zzz = 3
+        hidden = [1, "2"]
+        [limits]
+        max_open = 0
+        warn_after_s = 5
+        [[nodes]]
+        threads = 1
+        [training]
+        lr = 1.0
+        """
+    found = load_mended(Root, write(tmp_path, text), {"weights": {"a": "x", "b": 2.0}, "span": [1.0]})
+    assert {(fault.key, fault.source) for fault in found.faults} == {
+        *((key, str(tmp_path / "server.toml")) for key in ("seed", "overflw", "zzz", "hidden[1]", "limits.max_open", "nodes[0].name")),
+        *((key, "option") for key in ("weights.a", "span")),
+    }
+    assert found.settings == Root(limits=Limits(warn_after_s=5), folder=Path("kept"), training={"lr": 1.0}, weights={"b": 2.0})
+    assert {key for key in known_keys(Root) if found.is_replaced(key)} == {
+        "seed", "overflow", "hidden", "limits.max_open", "nodes", "weights", "span",
+    }  # fmt: skip
+    assert found.is_replaced("limits")
+    assert not found.is_replaced("limits.warn_after_s")
+
+
+def test_settings_that_contradict_each_other_are_told_once(tmp_path: Path) -> None:
+    found = load_mended(Root, write(tmp_path, "[limits]\nmax_open = 1\n[training]\nlr = 1.0"))
+    assert [fault.key for fault in found.faults] == ["limits"]
+    assert found.settings == Root(training={"lr": 1.0})
+
+
+@pytest.mark.parametrize(("name", "says"), [("nowhere.toml", "No such file"), ("server.toml", "expected TOML")])
+def test_of_a_file_that_cannot_be_read_only_options_are_known(tmp_path: Path, name: str, says: str) -> None:
+    write(tmp_path, "max_open =")
+    given: dict[str, Any] = {"limits.max_open": 900, "seed": "x"}
+    found = load_mended(Root, tmp_path / name, given)
+    assert [says in str(fault) for fault in found.faults] == [True, False]
+    assert found.faults[1].key == "seed"
+    assert found.settings == Root(limits=Limits(900))
+    assert not found.is_replaced("limits.max_open")
+    assert found.is_replaced("seed")
+    assert found.is_replaced("overflow")
+    assert given == {"limits.max_open": 900, "seed": "x"}
 
 
 def test_overrides_win_over_the_file_and_reach_into_free_tables(tmp_path: Path) -> None:

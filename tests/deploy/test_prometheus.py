@@ -35,12 +35,19 @@ tests:
       - {{series: 'policy_server_serving_processes{{instance="a"}}', values: '1x50'}}
       - {{series: 'policy_server_guard_fired_total{{instance="a", reason="loss"}}', values: '0x20 1x30'}}
       - {{series: 'policy_server_guard_paused{{instance="a"}}', values: '0x20 1x30'}}
+      - {{series: 'policy_server_serving_silent{{instance="a"}}', values: '0x20 1x30'}}
     alert_rule_test:
       - {{eval_time: 9m, alertname: PolicyServerDoesNotLearn}}
       - {{eval_time: 9m, alertname: PolicyServerActorRestarts}}
       - {{eval_time: 35m, alertname: PolicyServerDropsSteps}}
       - {{eval_time: 19m, alertname: PolicyServerGuardFired}}
       - {{eval_time: 19m, alertname: PolicyServerPausedByGuard}}
+      - {{eval_time: 19m, alertname: PolicyServerActorSilent}}
+      - eval_time: 24m
+        alertname: PolicyServerActorSilent
+        exp_alerts:
+          - exp_labels: {{severity: page, instance: a}}
+            exp_annotations: {{summary: "Serving actors of a are silent, 1 of them: they serve an old version, and learn nothing."}}
       - eval_time: 22m
         alertname: PolicyServerGuardFired
         exp_alerts:

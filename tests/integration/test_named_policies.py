@@ -82,7 +82,7 @@ def test_a_loaded_policy_stays_while_the_server_learns_and_can_be_promoted(tmp_p
             assert promoted["weights_sha256"] == first["weights_sha256"]
             assert played(client, policy="live", explore=False) == expected
             learn(server, client)
-            assert server.answer("drop", "first") == {"was_loaded": True}
+            assert server.answer("drop", "first") == {"was_loaded": True, "loaded": []}
             with pytest.raises(PolicyUnknownError):
                 played(client, policy="first")
         assert daemon.terminate() == 0

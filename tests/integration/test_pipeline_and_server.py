@@ -17,7 +17,7 @@ import pytest
 from policyserver.client import ClientConfig, HandshakeError, PolicyClient
 from policyserver.monitoring.sink import MultiSink
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.config import NodesConfig, PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.pipeline import Pipeline
@@ -89,7 +89,7 @@ def test_the_episodes_of_a_killed_pipeline_end_by_themselves(address: str, tmp_p
 
 
 def test_two_calls_are_in_flight_at_once_through_one_client(address: str) -> None:
-    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000))  # two blocks
+    config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000), nodes=NodesConfig(blocks=2))
     inside, most = set(), 0
     lock = threading.Lock()
     with PolicyClient(address) as policy:

@@ -52,6 +52,7 @@ def config(address: str, folder: Path, **options: Any) -> PipelineConfig:
         "seed": 3,
         "server": ServerConnectionConfig(address=address),
         "episodes": PlayedEpisodesConfig(concurrent=130, steps=6_000),
+        "nodes": NodesConfig(blocks=2),
         "prices": PricesConfig(bars_per_episode=40, warmup_bars=30),
         "recording": PipelineRecordingConfig(store=folder / "store.sqlite", run_folder=folder / "run"),
     }

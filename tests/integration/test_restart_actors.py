@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
-from policyserver.monitoring.store.reader import StoreReader
 from tests.commands import run_here
 from tests.integration.daemon_process import DaemonProcess
-from tests.ports import free_ports
+from tests.integration.ledger_player import Player, finish, recorded
+from tests.ports import free_address, free_ports
+from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -25,47 +25,10 @@ OPTIONS = (
     "--algorithm.training",
     "{train_batch_size_per_learner = 400, minibatch_size = 200}",
 )
-STEPS = 25
+OF_A_DEATH = ("A worker died", "taking actor", " is unavailable: ")
+OF_A_RETURN = ("back into service", "were restarted: their open episodes")
 
 logger = logging.getLogger(__name__)
-
-
-class Player:
-    """Plays single episodes on a thread, with a ledger of its own: the acknowledged steps and rewards of each ended episode."""
-
-    def __init__(self, client: PolicyClient, number: int) -> None:
-        self._client = client
-        self._random = np.random.default_rng(number)
-        self.ledger: dict[str, tuple[int, float]] = {}
-        self.lost = 0
-        self.failure: BaseException | None = None
-        self.over = threading.Event()
-        self.longest_s = 0.0
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            while not self.over.is_set():
-                self._episode()
-        except BaseException as error:
-            self.failure = error
-
-    def _episode(self) -> None:
-        episode = self._client.start_episode()
-        total = 0.0
-        for _ in range(STEPS):
-            began = time.monotonic()
-            self._client.get_action(episode, self._observation())
-            self.longest_s = max(self.longest_s, time.monotonic() - began)
-            reward = float(self._random.integers(1, 4))
-            self._client.log_returns(episode, reward)
-            total += reward
-        self._client.end_episode(episode, self._observation())
-        self.ledger[episode] = STEPS, total
-
-    def _observation(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        return self._random.normal(size=10).astype(np.float32)
 
 
 def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
@@ -90,21 +53,44 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
         assert set(after) == set(before)
         assert not set(after.values()) & set(before.values())
         assert [after[each] for each in sorted(after)] == [each["boot_id"] for each in actors]
-        for player in players:
-            player.over.set()
-        for player in players:
-            player.thread.join(150)
-        assert [player.failure for player in players] == [None] * 8
+        ledger = finish(players)
         assert client.counters().episodes_lost == 0
         time.sleep(2.5)  # the last report
+        told = [line for line in daemon.text().splitlines() if any(word in line for word in (*OF_A_DEATH, *OF_A_RETURN))]
+        assert told == [], "expected nothing of deaths that were planned"
+        daemon.actor(2).kill()
+        wait_until(lambda: all(word in daemon.text() for word in OF_A_DEATH), "what is said of a death that was not", 60.0)
         assert daemon.terminate(60) == 0, daemon.text()
-    ledger = {episode: told for player in players for episode, told in player.ledger.items()}
-    reader = StoreReader(run_folder / "store.sqlite")
-    recorded = {row["episode"]: (row["length"], row["return"]) for row in reader.newest("episode", "run", limit=1_000_000)}
-    trained = reader.newest("train", "run", limit=1)[0]["steps_total"]
-    reader.close()
+    written, trained = recorded(run_folder)
     acknowledged = sum(steps for steps, _ in ledger.values())
     longest_s = max(player.longest_s for player in players)
-    logger.info("%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s", len(ledger), acknowledged, trained, longest_s)
+    logger.info(
+        "%d episodes, %d steps acknowledged, %d trained on, longest step %.2f s",
+        len(ledger),
+        acknowledged,
+        trained["steps_total"],
+        longest_s,
+    )
     assert len(ledger) > 50
-    assert recorded == ledger
+    assert written == ledger
+
+
+def test_a_process_that_hangs_at_its_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'proto'}")
+    config = tmp_path / "server.toml"
+    config.write_text('[algorithm.callbacks]\ncallbacks_class = "python:tests.integration.hanging_end.HangingEnd"\n', encoding="utf-8")
+    run_folder = tmp_path / "run"
+    with DaemonProcess(run_folder, address := free_address(), "--config", str(config)) as daemon:
+        daemon.wait_ready(200)
+        hanging = daemon.actor()
+        began = time.monotonic()
+        done = run_here("policy-server", "ctl", "restart-actors", "--drain_timeout_s", "1", "--run_folder", str(run_folder), "--json")
+        seconds = time.monotonic() - began
+        assert done.returncode == 0, done.stderr
+        assert not hanging.is_running()
+        assert "actor 1: its process has not ended within 10 s, and is killed" in daemon.text()
+        assert 10.0 < seconds < 100.0
+        with PolicyClient(address, config=ClientConfig(action_timeout_s=60.0)) as client:
+            client.get_action(client.start_episode(), np.zeros(10, np.float32))
+        logger.info("replaced after %.1f s", seconds)

@@ -15,7 +15,7 @@ import pytest
 from policyserver.common.settings import SettingsError, dump_toml
 from policyserver.pipelines.audit.changed_future import check_changed_future
 from policyserver.pipelines.audit.played import play, prices_of
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
+from policyserver.pipelines.config import NodesConfig, PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
 from policyserver.pipelines.demo.setup import DemoConfig, fresh_run, resumed_run
 from policyserver.pipelines.environments import make_vector_env
 from policyserver.pipelines.forecast.regressor import RegressorConfig
@@ -39,6 +39,7 @@ def config(**options: Any) -> PipelineConfig:
         "seed": 3,
         "worker_number": 0,
         "episodes": PlayedEpisodesConfig(concurrent=140, steps=2_000),
+        "nodes": NodesConfig(blocks=2),
         "prices": PricesConfig(bars_per_episode=20, warmup_bars=30),
         "stop_timeout_s": 10.0,
     }
@@ -50,7 +51,7 @@ def recorded(folder: Path, play: Any = "train", **split: Any) -> PipelineConfig:
         write_bars(folder / "AAA.csv", fair_game(600, seed=1))
     files = CatalogConfig((str(folder / "*.csv"),))
     prices = PricesConfig(recorded=files, bars_per_episode=20, warmup_bars=30, split=SplitConfig(play=play, **split))
-    return config(prices=prices, episodes=PlayedEpisodesConfig(concurrent=8, steps=800))
+    return config(prices=prices, episodes=PlayedEpisodesConfig(concurrent=8, steps=800), nodes=NodesConfig())
 
 
 def beginning(settings: PipelineConfig, state: Path, **options: Any) -> PipelineConfig:

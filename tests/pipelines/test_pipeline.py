@@ -127,7 +127,7 @@ def test_two_policy_threads_ask_at_the_same_time() -> None:
 
     meetings: list[str] = []
     service.get_actions = meet  # type: ignore[method-assign]
-    play(config(concurrent=128, steps=2_000), service)
+    play(config(concurrent=128, steps=2_000, nodes=NodesConfig(blocks=2)), service)
     assert set(meetings) == {"policy-1", "policy-2"}
 
 
@@ -301,7 +301,7 @@ def test_the_forecast_can_be_hidden_from_the_policy_but_is_made_all_the_same() -
 
 @pytest.mark.long
 def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_made() -> None:
-    pipeline, _, book = play(config(concurrent=128, steps=8_000))
+    pipeline, _, book = play(config(concurrent=128, steps=8_000, nodes=NodesConfig(blocks=2)))
     rows = book.rows["regressor"]
     assert 6 <= len(rows) <= 8
     assert all(1_000 <= row["forecasts"] < 1_000 + 64 for row in rows)
@@ -312,4 +312,4 @@ def test_the_skill_of_the_forecasts_is_recorded_of_each_thousand_that_a_block_ma
 
 def test_an_inbox_too_small_for_the_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nodes\.inbox\.capacity"):
-        config(concurrent=512, nodes=NodesConfig(inbox=NodeConfig(capacity=3)))
+        config(concurrent=512, nodes=NodesConfig(blocks=4, inbox=NodeConfig(capacity=3)))

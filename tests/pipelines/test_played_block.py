@@ -1,4 +1,4 @@
-"""Concurrent episodes are shared among few blocks: two as soon as one can work while the other waits, more where each is large."""
+"""Concurrent episodes are shared among few blocks: several only where each is large."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from policyserver.pipelines.played_block import shares_of
     ("concurrent", "shares"),
     [
         (1, [1]),
-        (63, [63]),
         (64, [64]),
-        (127, [127]),
-        (128, [64, 64]),
-        (193, [96, 97]),
-        (256, [128, 128]),
-        (384, [128, 128, 128]),
-        (512, [128, 128, 128, 128]),
-        (1024, [256, 256, 256, 256]),
+        (2047, [2047]),
+        (2048, [1024, 1024]),
+        (3073, [1024, 1024, 1025]),
+        (4096, [1024, 1024, 1024, 1024]),
+        (8192, [2048, 2048, 2048, 2048]),
     ],
 )
 def test_episodes_are_shared_among_few_blocks_of_nearly_one_size(concurrent: int, shares: list[int]) -> None:

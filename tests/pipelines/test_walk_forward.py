@@ -17,7 +17,7 @@ from policyserver.common.settings import SettingsError, from_table
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.pipelines import walk_forward
 from policyserver.pipelines.__main__ import main
-from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
+from policyserver.pipelines.config import NodesConfig, PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig, ServerConnectionConfig
 from policyserver.pipelines.market.split import SplitConfig
 from policyserver.pipelines.market.windows import WindowsConfig
 from policyserver.pipelines.prices import PricesConfig
@@ -58,7 +58,9 @@ def prices(folder: Path, **settings: Any) -> PricesConfig:
 @pytest.mark.parametrize("count", [1, 4, 10, 70, 200])
 def test_a_run_ends_after_its_episodes_each_of_which_is_whole(count: int) -> None:
     short = PricesConfig(bars_per_episode=5, warmup_bars=40)
-    ran, _, book = play(PipelineConfig(prices=short, episodes=PlayedEpisodesConfig(concurrent=128, count=count, first_round=2)))
+    ran, _, book = play(
+        PipelineConfig(prices=short, episodes=PlayedEpisodesConfig(concurrent=128, count=count, first_round=2), nodes=NodesConfig(blocks=2))
+    )
     assert ran.run.steps == 5 * count
     rows = book.rows["episode"]
     assert sorted(int(row["episode"].rpartition("-")[2]) for row in rows) == list(range(256, 256 + count))

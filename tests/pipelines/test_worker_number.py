@@ -52,7 +52,7 @@ def test_two_pipelines_with_one_seed_play_episodes_of_their_own(
     assert not {parameters for parameters, _ in first} & {parameters for parameters, _ in second}
     assert {seed for _, seed in first} == {4}, "the only one of its seed plays what the seed says"
     assert "run pipeline, worker number 0" in caplog.text
-    assert "run pipeline, worker number 1" in caplog.text
+    assert f"run pipeline, worker number 1, on the server without an id at {serve.address}" in caplog.text, "which server it plays on"
 
 
 @pytest.mark.long

@@ -44,7 +44,7 @@ _SPACES: dict[str, dict[str, Any]] = {
 def live_algorithm(
     name: str, *, num_env_runners: int = 1, segment_steps: int = 16, sample_wait_s: float = 2.0, **tables: dict[str, Any]
 ) -> Iterator[tuple[Any, str]]:
-    """Build an algorithm with small settings and yield it with the address it serves on; Ray must run."""
+    """Build an algorithm with small settings and yield it with the address it serves on, of several the first; Ray must run."""
     fragment = {} if name == "PPO" else {"rollout_fragment_length": 32}
     overrides: dict[str, Any] = {
         "spaces.observation": _SPACES["observation"],
@@ -65,7 +65,7 @@ def live_algorithm(
     algorithm = built.build_algo()
     try:
         group = algorithm.env_runner_group
-        (addresses,) = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=not num_env_runners)
+        addresses, *_ = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=not num_env_runners)
         yield algorithm, addresses[0]
     finally:
         algorithm.stop()

@@ -13,7 +13,7 @@ from policyserver.client.errors import BatchError, EncryptionError, ForkedClient
 from policyserver.client.local_policy import LocalPolicy, LocalState
 from policyserver.client.policy_client import PolicyClient
 from policyserver.client.policy_file import PolicyOrigin
-from policyserver.client.server_info import ClientCounters, ServerInfo
+from policyserver.client.server_info import ClientCounters, EndpointLoad, ServerInfo
 from policyserver.common.errors import (
     ActionTimeoutError,
     AuthenticationError,
@@ -43,6 +43,7 @@ __all__ = [
     "ClientConfig",
     "ClientCounters",
     "EncryptionError",
+    "EndpointLoad",
     "EpisodeDuplicateError",
     "EpisodeError",
     "EpisodeFinishedError",

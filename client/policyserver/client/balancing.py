@@ -3,12 +3,17 @@
 In the handshake the runner at the given address lists the other runners, and the client connects to all of them. A new episode goes to the
 connected runner that has the fewest open ones of this client, and stays there: only that process has its state. Of equal runners the one
 listed first gets it, and the server begins the list for each client with another runner. So a thousand clients with one episode each are
-spread as evenly as one client with a thousand, and nothing is left to chance.
+spread as evenly as one client with a thousand, and nothing is left to chance. Where the first has more to do than others for the clients of
+the service together, as the server says every few seconds, they get a part of its episodes (`listed_runners.Preference`).
 
-A runner that says that it ends gets no episodes either: those that it refuses begin on another one. A runner that cannot be reached gets
-none; the client tries again for as long as it lives. If a connection breaks and its runner cannot be reached while others can, its
-episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. If the runner was only away, it
-ends them as those of a client that is gone.
+Runners that come or go are told on the streams: new episodes use a new one once it is connected, and a connection to one that is listed no
+more is closed once this client has no episodes there. The given address is tried for as long as the client lives.
+
+A runner that refuses new episodes, for it ends or has not heard of its daemon for too long, gets none for a while: those that it refuses
+begin on another one. Where another one learns, a runner whose answers are stale gets none, for nothing is learned from them. A runner that
+cannot be reached gets none; the client tries again for as long as it lives. If a connection breaks and its runner cannot be reached while
+others can, its episodes are lost at once: a call with episodes on several runners need not wait for the successor of one. If the runner was
+only away, it ends them as those of a client that is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -23,16 +29,17 @@ import gymnasium as gym
 
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection import Connection
+from policyserver.client.listed_runners import Preference, by_address
 from policyserver.client.messages import NegotiatedSession
 from policyserver.client.rows import ClientEpisode, Home, OutgoingRows
-from policyserver.client.server_info import ServerInfo
+from policyserver.client.server_info import EndpointLoad
 from policyserver.client.shared import ProcessorCore, Shared
 from policyserver.client.wake_up_queue import Call
-from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import ClientClosedError, HandshakeError, PolicyServerError, ServerUnavailableError
 
 _log = logging.getLogger(__name__)
 _OTHERS_TIMEOUT_S = 2.0  # for the runners beside the first that is connected; a host may swallow packets without an answer
+_REST_S = 5.0  # after which a runner that refused to start an episode, or whose answer was stale, may get one again
 
 
 class Balancer:
@@ -61,6 +68,15 @@ class Balancer:
         self._is_closed = False
         self._is_complete = True
         """No caller needs to wait for a runner that is about to connect."""
+        self._rests: dict[Connection, float] = {}
+        """Runners that refused to start an episode, with when they are asked again, by `time.monotonic`."""
+        self._preference = Preference()
+        self._listed: frozenset[str] = frozenset()
+        """What the newest list named, as the server calls them."""
+        self._unlisted: frozenset[Connection] = frozenset()
+        """Connections to runners that are listed no more: no new episodes begin there while there is another."""
+        self._listing = threading.Lock()
+        """Held while a list is taken up: it is told on each stream. Taken before the client's lock."""
         self._missed: set[str] = set()
         """Runners that the log says are missing."""
         self._given = self._make(target, (observation_space, action_space))
@@ -118,8 +134,18 @@ class Balancer:
         """Choose the runner of a new episode. Under the lock."""
         if len(self._connections) == 1:
             return self._given
+        now_s = time.monotonic()
+        for connection in [connection for connection, until_s in self._rests.items() if until_s <= now_s]:
+            del self._rests[connection]
+            connection.retires = False
         known = [connection for connection in self._connections if connection.session is not None]
-        return min(known, key=lambda connection: (not connection.is_open, connection.retires, connection.episodes_open))
+        ranks = [
+            (not each.is_open, each.retires or each in self._unlisted, now_s - each.stale_at_s < _REST_S, each.episodes_open)
+            for each in known
+        ]
+        lowest = min(ranks)
+        equals = [connection for connection, rank in zip(known, ranks, strict=True) if rank == lowest]
+        return equals[self._preference.choose([connection.target for connection in equals])] if len(equals) > 1 else equals[0]
 
     def move_start(self, episode: ClientEpisode) -> bool:
         """Give an episode whose start its runner has refused, for that ends, to another one that is connected. Under the lock.
@@ -129,6 +155,7 @@ class Balancer:
         """
         refusing = cast(Connection, episode.connection)
         refusing.retires = True
+        self._rests[refusing] = time.monotonic() + _REST_S
         chosen = self.place()
         if chosen is refusing or chosen.retires or not chosen.is_open:
             return False
@@ -145,6 +172,11 @@ class Balancer:
         for row, episode in enumerate(rows.episodes):
             found.setdefault(episode.connection, []).append(row)
         return [rows] if len(found) == 1 else [rows.select(picked) for picked in found.values()]
+
+    def stale_runners(self) -> tuple[str, ...]:
+        """Return the targets of connected runners whose newest answer is stale."""
+        with self.shared.lock:
+            return tuple(connection.target for connection in self._connections if connection.is_open and connection.stale_at_s)
 
     def wait(self, call: Call, timeout_s: float) -> None:
         """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
@@ -227,12 +259,16 @@ class Balancer:
             HandshakeError: the endpoint belongs to another service.
         """
         if connection is self._given:
-            self._learn(session)
+            with self.shared.lock:
+                self.session = session
+            # Where another process answers there, the runners of the one before are gone.
+            self._take_up(connection, session.info.endpoints, session.info.endpoint_loads, stays_open=False)
         with self.shared.lock:
             if self.shared.client_number is None:
                 self.shared.client_number = session.client_number
+                self._preference.begin(session.client_number)
             given = self.session or session
-            expected, listed = (set(found.info.endpoints) for found in (given, session))
+            expected, listed = self._listed or set(given.info.endpoints), set(session.info.endpoints)
             if connection.session is None or connection.session.info.boot_id != session.info.boot_id:
                 self._is_complete = len(self._connections) == 1  # where one process is new, the others may be, too
         # A service on several machines lists what changes as actors move; that it is the same one is said by its instance.
@@ -242,6 +278,10 @@ class Balancer:
                 f"that lists {sorted(listed)}",
                 field="endpoints",
             )
+
+    def on_endpoints(self, connection: Connection, listed: Sequence[str], loads: Sequence[EndpointLoad]) -> None:
+        """Take up what a runner says of all of them: where they are, and what they have to do. A reader's thread."""
+        self._take_up(connection, listed, loads, stays_open=True)
 
     def on_reboot(self, connection: Connection) -> None:
         """Close the episodes of a serving process that has a successor. Under the lock."""
@@ -293,30 +333,33 @@ class Balancer:
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Connection:
         return Connection(target, self._config, spaces, self.shared, self)
 
-    def _learn(self, session: NegotiatedSession) -> None:
-        """Take note of what the given address says, and connect to the runners that it lists if they are not the same as before."""
-        before, info = self.session, session.info
-        made: list[Connection] = []
-        targets: tuple[str, ...] | None = None
-        if self._config.spread_episodes and (before is None or set(before.info.endpoints) != set(info.endpoints)):
-            targets = self._targets(info.endpoints)
-            made = self._make_all(targets, info)
+    def _take_up(self, connection: Connection, listed: Sequence[str], loads: Sequence[EndpointLoad], *, stays_open: bool) -> None:
+        """Connect to listed runners that are new, and leave those that are listed no more, unless one with open episodes `stays_open`."""
+        if not self._config.spread_episodes:
+            return
+        found = by_address(connection.target, listed)
+        targets = tuple(dict.fromkeys(found.values()))
+        is_given = connection is self._given
+        gone: list[Connection] = []
+        with self._listing:
+            if self._listed != frozenset(listed) and (targets or is_given):
+                if not targets and len(listed) > 1:
+                    names = ", ".join(listed)
+                    _log.warning(
+                        "%s: all episodes go through this address, because the server does not list it: %s", connection.target, names
+                    )
+                self._listed = frozenset(listed)
+                made = self._make_all(targets or (self._given.target,))
+                with self.shared.lock:
+                    gone = made if self._is_closed else self._replace(targets or (self._given.target,), made, stays_open)
         with self.shared.lock:
-            self.session = session
-            gone = made if self._is_closed or targets is None else self._replace(targets, made)
-        for connection in gone:
-            connection.close()
+            self._preference.loads = {found[load.address]: load.episodes_open for load in loads if load.address in found}
+        for each in gone:
+            each.close()
 
-    def _targets(self, listed: Sequence[str]) -> tuple[str, ...]:
-        targets = reachable(self._given.target, listed)
-        if not targets and len(listed) > 1:
-            _log.warning(
-                "%s: all episodes go through this address, because the server does not list it: %s", self._given.target, ", ".join(listed)
-            )
-        return targets or (self._given.target,)
-
-    def _make_all(self, targets: Sequence[str], info: ServerInfo) -> list[Connection]:
+    def _make_all(self, targets: Sequence[str]) -> list[Connection]:
         """Prepare the connections that are new."""
+        info = cast(NegotiatedSession, self.session).info
         here = {connection.target for connection in self._connections}
         made = []
         for target in targets:
@@ -327,50 +370,18 @@ class Balancer:
                     _log.warning("%s: no episodes go to this serving runner: %s", target, error)
         return made
 
-    def _replace(self, targets: Sequence[str], made: Sequence[Connection]) -> list[Connection]:
+    def _replace(self, targets: Sequence[str], made: Sequence[Connection], stays_open: bool) -> list[Connection]:
         """Take up new connections, and return those that are to be closed, whose runners are no more. Under the lock."""
         found = {connection.target: connection for connection in (*self._connections, *made)}
-        gone = [connection for connection in self._connections if connection.target not in targets]
-        self._connections = tuple(found[target] for target in targets if target in found)
+        kept = [found[target] for target in targets if target in found]
+        unlisted = [connection for connection in self._connections if connection not in kept]
+        # A runner may come back at the given address, and open episodes go on for as long as their process lives.
+        staying = [each for each in unlisted if each is self._given or (stays_open and each.is_open and each.episodes_open)]
+        gone = [connection for connection in unlisted if connection not in staying]
+        self._connections, self._unlisted = (*kept, *staying), frozenset(staying)
         for connection in made:
             connection.start()
         for connection in gone:
-            self._on_loss(connection, is_replaced=False)
+            connection.retires = True
+            self._on_loss(connection, is_replaced=False, place=self.place)
         return gone
-
-
-_UNIX = "unix:"
-
-
-def reachable(given: str, listed: Sequence[str]) -> tuple[str, ...]:
-    """Find the targets of all serving runners as seen from here, in the listed order.
-
-    A server knows only what it listens on: 0.0.0.0, a name inside its container, a folder that is mounted elsewhere here. So if all runners
-    share one host (or folder), it is the one that this client was given. If the given port (or file name) is not among the listed ones,
-    there is a tunnel or a proxy in between, and the listed ports mean nothing here, or belong to another server.
-
-    Args:
-        given: the target that reaches one of them.
-        listed: what that one says of all.
-
-    Returns:
-        The targets; none if the others cannot be told.
-    """
-    try:
-        targets = dict.fromkeys(parse_address(address) for address in listed)
-    except ValueError:
-        return ()
-    alike = [target for target in targets if target.startswith(_UNIX) == given.startswith(_UNIX)]
-    place, name = _split(given)
-    names = [_split(target)[1] for target in alike]
-    if name in names and len({_split(target)[0] for target in alike}) == 1:
-        return tuple(place + other for other in names)
-    return tuple(alike) if given in alike else ()
-
-
-def _split(target: str) -> tuple[str, str]:
-    """Split into host and port, or folder and file name."""
-    separator = "/" if target.startswith(_UNIX) else ":"
-    scheme = _UNIX if target.startswith(_UNIX) else ""
-    folder, slash, name = target.removeprefix(scheme).rpartition(separator)
-    return scheme + folder + slash, name

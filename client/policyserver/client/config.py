@@ -28,8 +28,8 @@ class ClientConfig(Config):
     connect_timeout_s: Annotated[float, Gt(0)] = 30.0
     """Longest time the first call (and each call that starts episodes) waits for a connection, seconds."""
     spread_episodes: bool = True
-    """Connect to all serving runners that the server lists, and give each new episode to the one with the fewest. False: use only the given
-    address."""
+    """Connect to all serving runners that the server lists, also to those that come later, and give each new episode to the one with the
+    fewest. False: use only the given address."""
     reconnect_backoff_initial_s: Annotated[float, Gt(0)] = 0.1
     """Pause before the first attempt to reconnect, seconds; doubled after each that fails."""
     reconnect_backoff_max_s: Annotated[float, Gt(0)] = 2.0

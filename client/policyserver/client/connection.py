@@ -28,7 +28,7 @@ import gymnasium as gym
 from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
-from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_reply
+from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_loads, to_reply
 from policyserver.client.rows import OutgoingRows
 from policyserver.client.shared import Shared
 from policyserver.client.stream import ConnectionListener, Stream
@@ -76,8 +76,8 @@ class Connection:
         """Attempts to connect that failed."""
         self.epoch = 0
         """Number of different serving processes seen."""
-        self.retires = False
-        """Whether the serving process starts no new episodes any more."""
+        self.retires, self.stale_at_s = False, 0.0
+        """Whether the serving process starts no new episodes now; and when its newest answer came if that was stale, else 0."""
         self.callers_waking = self.episodes_open = 0
         """See `Home`; the wake-up queue and `ClientEpisodes` count."""
         self._config = config
@@ -85,8 +85,7 @@ class Connection:
         self._shared = shared
         self._lock = shared.lock
         self._changed = shared.changed
-        self._listener = listener
-        self._metadata = authorization(config)
+        self._listener, self._metadata = listener, authorization(config)
         self._client_id = uuid.uuid4().hex
         self._channel = make_channel(target, config)
         self._stub: Any = pb_grpc.PolicyServiceStub(self._channel)
@@ -156,8 +155,7 @@ class Connection:
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
-            self._stream.has_ended = True
-            self._stream.is_open = False
+            self._stream.is_open, self._stream.has_ended = False, True
             self._sendable.notify_all()
             self._changed.notify_all()
 
@@ -330,7 +328,7 @@ class Connection:
         with self._lock:
             if self._is_closed:
                 return
-            before, self.session = self.session, session
+            before, self.session, self.stale_at_s = self.session, session, time.monotonic() * session.info.stale
             self._spaces = session.info.observation_space, session.info.action_space
             if before is None or before.info.boot_id != session.info.boot_id:
                 self.epoch, self.retires = self.epoch + 1, False
@@ -351,6 +349,9 @@ class Connection:
                 self.rooms += 1
                 self._changed.notify_all()
             return
+        if response.HasField("endpoints"):
+            self._listener.on_endpoints(self, response.endpoints.addresses, to_loads(response.endpoints.loads))
+            return
         message = response.batch
         with self._lock:
             parts = stream.in_flight.get(message.message_id)
@@ -361,9 +362,8 @@ class Connection:
         with self._lock:
             if stream.has_ended:  # the callers know already that the client was closed
                 return
-            self._shared.rows_answered += rows
-            self._shared.weights_seq_no = reply.weights_seq_no or self._shared.weights_seq_no
-            first = 0
+            self._shared.note_answer(rows, reply)
+            self.stale_at_s, first = time.monotonic() * reply.is_stale, 0
             for part in parts:
                 part.reply, part.first, part.epoch, part.rooms = reply, first, self.epoch, self.rooms
                 first += len(part.rows.episodes)
@@ -379,8 +379,7 @@ class Connection:
         unanswered = [part for parts in stream.in_flight.values() for part in parts if part.call.is_waiting and part.reply is None]
         self._queue.extendleft(reversed(unanswered))
         stream.in_flight.clear()
-        stream.is_open = False
-        stream.has_ended = True
+        stream.is_open, stream.has_ended = False, True
         self.trouble = trouble
         self.refusal = refusal_of(trouble, self.refusal)
         if self.refusal is not None:

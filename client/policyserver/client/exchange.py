@@ -37,6 +37,8 @@ class Outcome:
         """What went wrong, by row of the call."""
         self.weights_seq_nos: Array = np.zeros(rows, dtype=np.int64)
         """Policy versions that answered, one per row; 0 in rows without an answer."""
+        self.stale: Array = np.zeros(rows, dtype=np.bool_)
+        """Whether each row's answer is stale; False in rows without an answer."""
         self._codec = codec
         self._rows = rows
         self._columns: list[Array] | None = None
@@ -60,12 +62,14 @@ class Outcome:
             whole = slice(part.first, part.first + self._rows)
             self._columns = [actions[whole] for actions in reply.actions]
             self.weights_seq_nos[:] = reply.weights_seq_nos[whole]
+            self.stale[:] = reply.is_stale
             return
         places = [part.rows.indices[row] for row in answered]
         sources = [part.first + row for row in answered]
         for column, actions in zip(self.columns, reply.actions, strict=True):
             column[places] = actions[sources]
         self.weights_seq_nos[places] = reply.weights_seq_nos[sources]
+        self.stale[places] = reply.is_stale
 
 
 class Exchange:
@@ -150,13 +154,14 @@ class Exchange:
             raise outcome.errors[0]
         return outcome.columns, 0
 
-    def note_versions(self, outcome: Outcome) -> None:
-        """Keep the policy versions behind a call's answers for the calling thread."""
-        self._threads.versions = outcome.weights_seq_nos
+    def note_answers(self, outcome: Outcome) -> None:
+        """Keep the policy versions behind a call's answers, and which of these are stale, for the calling thread."""
+        self._threads.answers = outcome.weights_seq_nos, outcome.stale
 
-    def versions(self) -> Array:
-        """Return what the calling thread's newest `note_versions` kept, int64 (n,)."""
-        kept: Array = getattr(self._threads, "versions", np.zeros(0, dtype=np.int64))
+    def answers(self) -> tuple[Array, Array]:
+        """Return what the calling thread's newest `note_answers` kept, int64 (n,) and bool (n,)."""
+        nothing = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        kept: tuple[Array, Array] = getattr(self._threads, "answers", nothing)
         return kept
 
     def take_learner_wait_s(self) -> float:

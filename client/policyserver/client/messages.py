@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ import numpy as np
 
 from policyserver.client.config import ClientConfig
 from policyserver.client.rows import NO_INFO, ROW_OVERHEAD_BYTES, ClientEpisode, OutgoingRows
-from policyserver.client.server_info import ServerInfo
+from policyserver.client.server_info import EndpointLoad, ServerInfo
 from policyserver.common.errors import HandshakeError, InvalidInputError, PolicyServerError, WireError, from_row_error
 from policyserver.common.figures import figures
 from policyserver.common.flags import PROTOCOL_VERSION, StepFlag
@@ -150,6 +150,8 @@ class Reply:
     """One per row: the policy version that answered, uint64."""
     weights_seq_no: int
     """Newest of them."""
+    is_stale: bool = False
+    """Whether the serving runner had not heard of its daemon for some seconds."""
 
 
 def handshake(
@@ -168,6 +170,7 @@ def handshake(
             action_space=None if action_space is None else to_proto(action_space),
             client_number=client_number,
             records_in=records_in,
+            takes_endpoints=True,
         )
     )
 
@@ -277,6 +280,7 @@ def to_reply(message: pb.StepReply, rows: int, session: NegotiatedSession) -> Re
         errors={error.row: _to_error(error, session) for error in message.errors},
         weights_seq_nos=versions,
         weights_seq_no=int(versions.max(initial=0)),
+        is_stale=message.stale,
     )
 
 
@@ -294,7 +298,12 @@ def to_info(message: pb.GetServerInfoResponse) -> ServerInfo:
         WireError: malformed spaces.
     """
     decoded = {name: from_proto(getattr(message, name), name) for name in ("observation_space", "action_space")}
-    return to_dataclass(ServerInfo, message, **decoded, endpoints=tuple(message.endpoints))
+    return to_dataclass(ServerInfo, message, **decoded, endpoints=tuple(message.endpoints), endpoint_loads=to_loads(message.endpoint_loads))
+
+
+def to_loads(loads: Iterable[pb.EndpointLoad]) -> tuple[EndpointLoad, ...]:
+    """Decode how busy the serving processes are."""
+    return tuple(EndpointLoad(load.address, load.episodes_open) for load in loads)
 
 
 def to_dataclass(cls: type[T], message: Any, **decoded: Any) -> T:

@@ -170,7 +170,7 @@ class PolicyClient:
         columns, bad = session.observation.encode_batch(observations, rows)
         outcome = self._exchange.step(session, Steps(episode_ids, [_WANTED] * rows, columns, errors=bad), self._timeout(timeout_s))
         actions = session.action.decode_batch(outcome.columns)
-        self._exchange.note_versions(outcome)
+        self._exchange.note_answers(outcome)
         outcome.check(actions)
         return actions
 
@@ -291,7 +291,16 @@ class PolicyClient:
 
         It is 0 where a row has no answer, also after a `get_actions` that raised BatchError.
         """
-        return self._exchange.versions()
+        return self._exchange.answers()[0]
+
+    def answered_stale(self) -> np.ndarray[Any, Any]:
+        """Return which actions of the calling thread's newest `get_actions` are stale, bool (n,); see `stale_runners`."""
+        return self._exchange.answers()[1]
+
+    @property
+    def stale_runners(self) -> tuple[str, ...]:
+        """Addresses of the serving runners whose newest answer is stale: they had not heard of their daemon for some seconds."""
+        return self._balancer.stale_runners()
 
     @property
     def weights_seq_no(self) -> int:
@@ -345,6 +354,7 @@ class PolicyClient:
                 rows_waiting=self._balancer.rows_waiting,
                 rows_sent=shared.rows_sent,
                 rows_answered=shared.rows_answered,
+                rows_stale=shared.rows_stale,
                 connections=shared.connections,
                 episodes_lost=episodes.episodes_lost,
                 rewards_dropped=episodes.rewards_dropped,

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
+
+
+class EndpointLoad(NamedTuple):
+    """How busy one serving process is, as it was some seconds ago."""
+
+    address: str
+    """One of `ServerInfo.endpoints`."""
+    episodes_open: int
+    """Episodes of all clients that it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,10 @@ class ServerInfo:
     """Name that the server gives itself, the same in all its serving processes; empty: none."""
     stop_timeout_s: float
     """Longest time an orderly stop of the server takes, seconds; 0: not known."""
+    stale: bool
+    """Whether the serving process has not heard of its daemon for some seconds: it serves the last version that it got."""
+    endpoint_loads: tuple[EndpointLoad, ...] = ()
+    """How busy the serving processes are, in no order; those that are missing are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,8 @@ class ClientCounters:
     """Steps in the messages, those sent again included."""
     rows_answered: int
     """Steps answered, refusals included."""
+    rows_stale: int
+    """Of these, the steps answered by a serving runner that had not heard of its daemon for some seconds."""
     connections: int
     """Handshakes made: 1 for each serving runner plus the number of reconnects."""
     episodes_lost: int

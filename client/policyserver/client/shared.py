@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 
+from policyserver.client.messages import Reply
 from policyserver.client.wake_up_queue import WakeUpQueue
 
 _log = logging.getLogger(__name__)
@@ -73,5 +74,11 @@ class Shared:
         """What the first handshake brought; no other client of the server has it."""
         self.messages_sent = 0
         self.rows_sent = 0
-        self.rows_answered = 0
+        self.rows_answered = self.rows_stale = 0
         self.connections = 0
+
+    def note_answer(self, rows: int, reply: Reply) -> None:
+        """Count what a message of so many rows was answered. Under the lock."""
+        self.rows_answered += rows
+        self.rows_stale += rows * reply.is_stale
+        self.weights_seq_no = reply.weights_seq_no or self.weights_seq_no

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from policyserver.client.messages import NegotiatedSession
+from policyserver.client.server_info import EndpointLoad
 from policyserver.client.wake_up_queue import CallPart
 
 _Connection = TypeVar("_Connection", contravariant=True)
@@ -33,6 +35,9 @@ class ConnectionListener(Protocol[_Connection]):
         Raises:
             HandshakeError: they may not.
         """
+
+    def on_endpoints(self, connection: _Connection, listed: Sequence[str], loads: Sequence[EndpointLoad]) -> None:
+        """A serving process says where all of them are, and how busy. Not under the lock."""
 
     def on_reboot(self, connection: _Connection) -> None:
         """Another serving process has taken the place of the one before. Under the lock."""

@@ -86,6 +86,9 @@ class NodesConfig(Config):
     """Threads that mark accounts and log rewards."""
     inbox: NodeConfig = field(default_factory=NodeConfig)
     """Every node's inbox and restarts."""
+    blocks: Annotated[int, Ge(1)] | None = None
+    """Blocks that the episodes are shared among, each of which one thread of a node has at a time; none: one, and up to four where each has
+    1,024 episodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class PipelineConfig(Config):
                 if (given := getattr(self.episodes, name)) is not None:
                     expected = 'expected none with prices.split.play = "both", which windows.fold_episodes and the windows end'
                     raise ValueError(f"episodes.{name}: {expected}, received {given}")
-        blocks = len(shares_of(self.episodes.concurrent))
+        blocks = len(shares_of(self.episodes.concurrent, self.nodes.blocks))
         if self.nodes.inbox.capacity < blocks:
             raise ValueError(
                 f"nodes.inbox.capacity: expected room for all {blocks} blocks of episodes, received {self.nodes.inbox.capacity}"

@@ -289,7 +289,7 @@ class Pipeline:
         """Share the concurrent episodes among blocks of nearly one size."""
         blocks: list[PlayedBlock] = []
         first_slot = 0
-        for n_rows in shares_of(self.config.episodes.concurrent):
+        for n_rows in shares_of(self.config.episodes.concurrent, self.config.nodes.blocks):
             blocks.append(self.make_block(len(blocks), first_slot, n_rows))
             first_slot += n_rows
         return blocks

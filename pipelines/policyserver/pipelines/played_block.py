@@ -24,12 +24,9 @@ from policyserver.pipelines.market.vector_env import begin_episodes
 from policyserver.pipelines.replay.turn import Turn
 from policyserver.pipelines.taken_actions import TakenActions
 
-_ROWS_OF_TWO_BLOCKS = 128
-"""Rows from which on there are two blocks, so that one is at work while the other waits for its actions. Of fewer, one is faster: a bar of
-a block costs as much as some 100 of its rows."""
-
-_ROWS_OF_A_BLOCK = 128
-"""Rows that each of more blocks has at least: what a bar costs hardly depends on how many rows it is of."""
+_ROWS_OF_A_BLOCK = 1024
+"""Rows that each block has at least, where there are several. Nodes share Python's lock, so a second block saves the wait for actions
+alone, and a bar of a block costs as much as some 100 of its rows: up to so many rows one block is faster (benchmarks/speed/findings.md)."""
 
 _MOST_BLOCKS = 4
 """Blocks of a run."""
@@ -52,9 +49,14 @@ class FallbackStep:
     """Its reward, once known."""
 
 
-def shares_of(concurrent: int) -> list[int]:
-    """Return how many episodes each block of a run has, the first block first: sizes differ by 1 at most."""
-    count = min(_MOST_BLOCKS, max(1 + (concurrent >= _ROWS_OF_TWO_BLOCKS), concurrent // _ROWS_OF_A_BLOCK))
+def shares_of(concurrent: int, blocks: int | None = None) -> list[int]:
+    """Return how many episodes each block of a run has, the first block first: sizes differ by 1 at most.
+
+    Args:
+        concurrent: Episodes at a time.
+        blocks: How many blocks, at most one for each episode; None: one, and up to four where each has 1,024 episodes.
+    """
+    count = min(concurrent, blocks) if blocks is not None else min(_MOST_BLOCKS, max(1, concurrent // _ROWS_OF_A_BLOCK))
     bounds = [place * concurrent // count for place in range(count + 1)]
     return [last - first for first, last in itertools.pairwise(bounds)]
 

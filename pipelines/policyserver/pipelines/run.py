@@ -150,7 +150,7 @@ def joined(config: PipelineConfig, policy: PolicyClient, stop: StopSignals) -> P
     info = _first_answer(config, policy, stop)
     run = config.recording.run or info.run or UNNAMED_RUN
     number = policy.client_number if config.worker_number is None else config.worker_number
-    logger.info("run %s, worker number %s", run, number)
+    logger.info("run %s, worker number %s, on the server %s at %s", run, number, info.instance_id or "without an id", config.server.address)
     return dataclasses.replace(config, recording=dataclasses.replace(config.recording, run=run), worker_number=number)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from policyserver.client import ServerStats, TrainingIteration
+from policyserver.common.whole_file import writing_whole
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
 from policyserver.monitoring.tail import mean
@@ -123,9 +124,8 @@ class Summary:
     def write(self, path: Path) -> None:
         """Write the summary as JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_json(), encoding="utf-8")
-        part.replace(path)
+        with writing_whole(path) as part:
+            part.write_text(self.to_json(), encoding="utf-8")
 
     def table(self) -> str:
         """Return the summary as text."""

@@ -61,6 +61,9 @@ class TrainingIteration:
     effective_sample_share: Annotated[float | None, mean(unset=_NO_SUCH_FIGURE, chart="Effective sample share")] = None
     """Effective sample size of a minibatch as a share of its steps: (sum w)^2 / (n sum w^2), w the probability of each action under the
     policy that is updated over that under the one that acted. 1 where both are the same. Mean over every eighth or ninth minibatch."""
+    steps_undelivered: Annotated[int, amount("steps")] = 0
+    """Steps that serving actors handed off and the learner did not get, as far as that became known since the iteration before: the
+    connection was cut while they were on their way."""
 
 
 def named_figures(policy: str, *, greedy: bool) -> str:
@@ -132,6 +135,10 @@ class ServerStats:
     """Steps of episodes with training switched off, which are never handed off."""
     steps_paused: Annotated[int, counter("steps")] = 0
     """Steps recorded while learning was paused, which are never handed off."""
+    steps_cut_off: Annotated[int, counter("steps")] = 0
+    """Steps recorded while the daemon was silent, which are never handed off."""
+    daemon_silent_s: Annotated[float, newest("s")] = 0.0
+    """How long the daemon has been silent to this serving process, since that was noticed; 0 while it is heard of."""
     steps_waiting: Annotated[int, gauge("steps")] = 0
     """Steps that wait for the learner now."""
     questions_waiting: Annotated[int, gauge("questions", chart="Questions that wait for the learner")] = 0

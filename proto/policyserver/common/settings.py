@@ -22,13 +22,15 @@ where a field is optional.
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import functools
 import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar, Union
 
 from policyserver.common.bounds import bare
 from policyserver.common.settings_declaration import NONE, describe, nearest, repeated_dataclass, walk
@@ -37,6 +39,7 @@ from policyserver.common.settings_values import Config, SettingsError, UnknownKe
 
 __all__ = [
     "Config",
+    "Mended",
     "SettingsError",
     "add_arguments",
     "build",
@@ -46,6 +49,7 @@ __all__ = [
     "from_table",
     "known_keys",
     "load",
+    "load_mended",
     "reason_of",
 ]
 
@@ -69,15 +73,61 @@ def load(cls: type[T], path: Path | None = None, overrides: Mapping[str, Any] | 
         SettingsError: The file cannot be read, or a key is unknown, missing, of the wrong type or out of its bounds.
     """
     given = overrides or {}
-    table = _read(path) if path else {}
-    for key, value in given.items():
-        _put(table, key, value)
+    return _build(cls, _with_options(_read(path) if path else {}, given), _sources(path, given))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mended(Generic[T]):
+    """Settings of which some could not be used."""
+
+    settings: T
+    """With the default in place of each value that can't be used."""
+    faults: tuple[SettingsError, ...]
+    """What is wrong, each by itself. One after the first may follow from a default that stands in place of a value before it."""
+    replaced: frozenset[str]
+    """Dotted keys of what may have been meant otherwise than it is here; "" stands for all."""
+
+    def is_replaced(self, key: str) -> bool:
+        """Whether a setting may have been meant otherwise, or one in its table, or the table that it is in."""
+        return any(not one or one == key or one.startswith(f"{key}.") or key.startswith(f"{one}.") for one in self.replaced)
+
+
+def load_mended(cls: type[T], path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Mended[T]:
+    """Build the settings as `load` does, but go on without what can't be used, to tell all that is wrong.
+
+    Raises:
+        SettingsError: The defaults alone are no settings.
+    """
+    given = overrides or {}
+    faults: list[SettingsError] = []
+    replaced: set[str] = set()
+    try:
+        table = _read(path) if path else {}
+    except SettingsError as error:
+        table = {}
+        faults.append(error)
+        replaced.update(known_keys(cls))
+        replaced.difference_update(given)
+    _with_options(table, copy.deepcopy(dict(given)))
+    while True:
+        try:
+            return Mended(_build(cls, table, _sources(path, given)), tuple(faults), frozenset(replaced))
+        except SettingsError as error:
+            if not table:
+                raise
+            faults.append(error)
+            taken = _take_out(table, error.key)
+            replaced.update((isinstance(error, UnknownKeyError) and _known_near(cls, error.key)) or [taken])
+
+
+def _sources(path: Path | None, given: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return what says of a dotted key where its value came from."""
 
     def source_of(key: str) -> str:
         is_option = any(key == option or key.startswith((f"{option}.", f"{option}[")) or option.startswith(f"{key}.") for option in given)
         return "option" if is_option else str(path) if path else "default"
 
-    return _build(cls, table, source_of)
+    return source_of
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], source: str) -> T:
@@ -98,11 +148,16 @@ def _build(cls: type[T], table: Mapping[str, Any], source_of: Callable[[str], st
     try:
         return typing.cast(T, build(cls, table, ""))
     except UnknownKeyError as error:
-        near = nearest(error.key, [key for key, _ in walk(cls) if not error.key.startswith(f"{key}.")])
+        near = _known_near(cls, error.key)
         problem = f"unknown key; did you mean {' or '.join(map(repr, near))}?" if near else error.problem
-        raise SettingsError(error.key, source_of(error.key), problem) from error
+        raise UnknownKeyError(error.key, source_of(error.key), problem) from error
     except SettingsError as error:
         raise SettingsError(error.key, source_of(error.key), error.problem) from error
+
+
+def _known_near(cls: type, unknown: str) -> list[str]:
+    """Return the dotted keys that an unknown one may have meant."""
+    return nearest(unknown, [key for key, _ in walk(cls) if not unknown.startswith(f"{key}.")])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -114,14 +169,35 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError("", str(path), f"expected TOML: {error}") from error
 
 
-def _put(table: dict[str, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    for section in sections:
-        below = table.get(section)
-        if not isinstance(below, dict):
-            below = table[section] = {}
-        table = below
-    table[name] = value
+def _with_options(table: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put options, by dotted key, into a table; returns it."""
+    for key, value in given.items():
+        *sections, name = key.split(".")
+        place = table
+        for section in sections:
+            below = place.get(section)
+            if not isinstance(below, dict):
+                below = place[section] = {}
+            place = below
+        place[name] = value
+    return table
+
+
+def _take_out(table: dict[str, Any], key: str) -> str:
+    """Remove what a dotted key names, or the nearest table above it that is there, or all; returns the key of what is gone."""
+    found: Any = table
+    there: list[tuple[dict[str, Any], str]] = []
+    for part in key.partition("[")[0].split("."):
+        if not isinstance(found, dict) or part not in found:
+            break
+        there.append((found, part))
+        found = found[part]
+    if not there:
+        table.clear()
+        return ""
+    holder, name = there[-1]
+    del holder[name]
+    return ".".join(part for _, part in there)
 
 
 # --- options --------------------------------------------------------------------------------------------------------------------------

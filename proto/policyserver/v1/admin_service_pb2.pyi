@@ -22,6 +22,7 @@ class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_STATE_UPDATING: _ClassVar[LearningState]
     LEARNING_STATE_PAUSING: _ClassVar[LearningState]
     LEARNING_STATE_PAUSED: _ClassVar[LearningState]
+    LEARNING_STATE_STARTING: _ClassVar[LearningState]
 SERVER_STATE_UNSPECIFIED: ServerState
 SERVER_STATE_STARTING: ServerState
 SERVER_STATE_SERVING: ServerState
@@ -32,6 +33,7 @@ LEARNING_STATE_COLLECTING: LearningState
 LEARNING_STATE_UPDATING: LearningState
 LEARNING_STATE_PAUSING: LearningState
 LEARNING_STATE_PAUSED: LearningState
+LEARNING_STATE_STARTING: LearningState
 
 class CheckpointInfo(_message.Message):
     __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned", "lineage", "restored_from")
@@ -60,7 +62,7 @@ class CheckpointInfo(_message.Message):
     def __init__(self, number: _Optional[int] = ..., path: _Optional[str] = ..., written_at: _Optional[str] = ..., bytes: _Optional[int] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., pinned: _Optional[bool] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting", "steps_paused")
+    __slots__ = ("boot_id", "uptime_s", "weights_seq_no", "clients_connected", "episodes_open", "actions", "steps_waiting", "steps_paused", "steps_cut_off")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +71,7 @@ class ActorStatus(_message.Message):
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     STEPS_WAITING_FIELD_NUMBER: _ClassVar[int]
     STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_CUT_OFF_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     weights_seq_no: int
@@ -77,14 +80,15 @@ class ActorStatus(_message.Message):
     actions: int
     steps_waiting: int
     steps_paused: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., steps_paused: _Optional[int] = ...) -> None: ...
+    steps_cut_off: int
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., steps_paused: _Optional[int] = ..., steps_cut_off: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "policies", "guard_fired", "guard_finding", "paused_by_guard")
+    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "policies", "guard_fired", "guard_finding", "paused_by_guard", "actors_silent", "steps_undelivered")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +114,8 @@ class StatusResponse(_message.Message):
     GUARD_FIRED_FIELD_NUMBER: _ClassVar[int]
     GUARD_FINDING_FIELD_NUMBER: _ClassVar[int]
     PAUSED_BY_GUARD_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_SILENT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_UNDELIVERED_FIELD_NUMBER: _ClassVar[int]
     state: ServerState
     learning: LearningState
     run: str
@@ -135,7 +141,9 @@ class StatusResponse(_message.Message):
     guard_fired: int
     guard_finding: str
     paused_by_guard: bool
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyInfo, _Mapping]]] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ...) -> None: ...
+    actors_silent: _containers.RepeatedScalarFieldContainer[int]
+    steps_undelivered: int
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyInfo, _Mapping]]] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ..., actors_silent: _Optional[_Iterable[int]] = ..., steps_undelivered: _Optional[int] = ...) -> None: ...
 
 class PolicyInfo(_message.Message):
     __slots__ = ("name", "checkpoint", "bytes")
@@ -168,10 +176,12 @@ class DropPolicyRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DropPolicyResponse(_message.Message):
-    __slots__ = ("was_loaded",)
+    __slots__ = ("was_loaded", "loaded")
     WAS_LOADED_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
     was_loaded: bool
-    def __init__(self, was_loaded: _Optional[bool] = ...) -> None: ...
+    loaded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, was_loaded: _Optional[bool] = ..., loaded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
     __slots__ = ("name",)
@@ -278,6 +288,46 @@ class RestartActorsResponse(_message.Message):
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     actors: _containers.RepeatedCompositeFieldContainer[ReplacedActor]
     def __init__(self, actors: _Optional[_Iterable[_Union[ReplacedActor, _Mapping]]] = ...) -> None: ...
+
+class ScaleActorsRequest(_message.Message):
+    __slots__ = ("actors", "drain_timeout_s")
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    actors: int
+    drain_timeout_s: float
+    def __init__(self, actors: _Optional[int] = ..., drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class AddedActor(_message.Message):
+    __slots__ = ("number", "address", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    address: str
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., address: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class RemovedActor(_message.Message):
+    __slots__ = ("number", "episodes_cut", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_CUT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    episodes_cut: int
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., episodes_cut: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class ScaleActorsResponse(_message.Message):
+    __slots__ = ("before", "actors", "added", "removed")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    before: int
+    actors: int
+    added: _containers.RepeatedCompositeFieldContainer[AddedActor]
+    removed: _containers.RepeatedCompositeFieldContainer[RemovedActor]
+    def __init__(self, before: _Optional[int] = ..., actors: _Optional[int] = ..., added: _Optional[_Iterable[_Union[AddedActor, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[RemovedActor, _Mapping]]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("final",)

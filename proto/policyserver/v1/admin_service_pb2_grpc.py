@@ -90,6 +90,11 @@ class AdminServiceStub:
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.SerializeToString,
                 response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.FromString,
                 _registered_method=True)
+        self.ScaleActors = channel.unary_unary(
+                '/policyserver.v1.AdminService/ScaleActors',
+                request_serializer=policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsRequest.SerializeToString,
+                response_deserializer=policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/policyserver.v1.AdminService/Drain',
                 request_serializer=policyserver_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -168,7 +173,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DropPolicy(self, request, context):
-        """Begins no new episodes with a loaded policy; the open ones go on until they end.
+        """Begins no new episodes with a loaded policy; the open ones go on until they end. A name that is not loaded is no error, for a repeated call
+        does no harm: the answer says so, and which are loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,6 +191,17 @@ class AdminServiceServicer:
         """Replaces the serving actors one after another, without a step lost: each starts no new episodes, its open ones have a time to end in, its
         steps go to the learner, and the next one's turn comes when it serves again. Returns when all are replaced. ABORTED while another restart is
         under way, FAILED_PRECONDITION while learning is paused, and where one does not hand off its steps or does not come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScaleActors(self, request, context):
+        """Changes the number of serving actors, until the server ends: a new one is built beside the others, gets what they serve, and clients are told
+        of it; one that goes, that with the highest number, leaves as in RestartActors. Returns when there are as many; where there are already, at
+        once. INVALID_ARGUMENT for a number out of bounds, ABORTED while another change or a restart is under way, RESOURCE_EXHAUSTED where a cluster
+        has no room, FAILED_PRECONDITION where a port is not free, an actor does not start or does not hand off its steps, and for fewer ones while
+        learning is paused. What was changed before it was refused stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,6 +278,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RestartActors,
                     request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.FromString,
                     response_serializer=policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.SerializeToString,
+            ),
+            'ScaleActors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleActors,
+                    request_deserializer=policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsRequest.FromString,
+                    response_serializer=policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -571,6 +593,33 @@ class AdminService:
             '/policyserver.v1.AdminService/RestartActors',
             policyserver_dot_v1_dot_admin__service__pb2.RestartActorsRequest.SerializeToString,
             policyserver_dot_v1_dot_admin__service__pb2.RestartActorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleActors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/policyserver.v1.AdminService/ScaleActors',
+            policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsRequest.SerializeToString,
+            policyserver_dot_v1_dot_admin__service__pb2.ScaleActorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,14 +28,16 @@ class DriverMessage(_message.Message):
     def __init__(self, beat: _Optional[_Union[Beat, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., question: _Optional[_Union[Question, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("index", "version", "host")
+    __slots__ = ("index", "version", "host", "boot_id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     version: str
     host: str
-    def __init__(self, index: _Optional[int] = ..., version: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
+    boot_id: str
+    def __init__(self, index: _Optional[int] = ..., version: _Optional[str] = ..., host: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("addresses", "episodes_open")

@@ -74,7 +74,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no", "run", "instance_id", "stop_timeout_s")
+    __slots__ = ("protocol_version", "server_version", "boot_id", "observation_space", "action_space", "endpoints", "max_message_bytes", "max_rows_per_message", "episode_idle_timeout_s", "weights_seq_no", "run", "instance_id", "stop_timeout_s", "stale", "endpoint_loads")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,8 @@ class GetServerInfoResponse(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_LOADS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     server_version: str
     boot_id: str
@@ -101,14 +103,24 @@ class GetServerInfoResponse(_message.Message):
     run: str
     instance_id: str
     stop_timeout_s: float
-    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ...) -> None: ...
+    stale: bool
+    endpoint_loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
+    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., endpoints: _Optional[_Iterable[str]] = ..., max_message_bytes: _Optional[int] = ..., max_rows_per_message: _Optional[int] = ..., episode_idle_timeout_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., stale: _Optional[bool] = ..., endpoint_loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
+
+class EndpointLoad(_message.Message):
+    __slots__ = ("address", "episodes_open")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_OPEN_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    episodes_open: int
+    def __init__(self, address: _Optional[str] = ..., episodes_open: _Optional[int] = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused", "policies", "shadow_rows_failed")
+    __slots__ = ("boot_id", "uptime_s", "clients_connected", "episodes_open", "episodes_started", "episodes_finished", "episodes_reaped", "actions", "rows_repeated", "rows_refused", "batches", "reward_sum", "steps_completed", "steps_handed_off", "steps_dropped", "steps_untrained", "steps_waiting", "weights_seq_no", "staleness_mean", "return_mean", "training", "questions_waiting", "questions_waited", "learner_wait_s", "starts_refused", "infos_dropped", "clients_refused", "messages_withheld", "actions_given", "actions_overridden", "steps_paused", "policies", "shadow_rows_failed", "steps_cut_off", "daemon_silent_s")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +154,8 @@ class GetStatsResponse(_message.Message):
     STEPS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     SHADOW_ROWS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_CUT_OFF_FIELD_NUMBER: _ClassVar[int]
+    DAEMON_SILENT_S_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_s: float
     clients_connected: int
@@ -175,7 +189,9 @@ class GetStatsResponse(_message.Message):
     steps_paused: int
     policies: _containers.RepeatedCompositeFieldContainer[PolicyFigures]
     shadow_rows_failed: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyFigures, _Mapping]]] = ..., shadow_rows_failed: _Optional[int] = ...) -> None: ...
+    steps_cut_off: int
+    daemon_silent_s: float
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., episodes_started: _Optional[int] = ..., episodes_finished: _Optional[int] = ..., episodes_reaped: _Optional[int] = ..., actions: _Optional[int] = ..., rows_repeated: _Optional[int] = ..., rows_refused: _Optional[int] = ..., batches: _Optional[int] = ..., reward_sum: _Optional[float] = ..., steps_completed: _Optional[int] = ..., steps_handed_off: _Optional[int] = ..., steps_dropped: _Optional[int] = ..., steps_untrained: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., staleness_mean: _Optional[float] = ..., return_mean: _Optional[float] = ..., training: _Optional[_Union[TrainingIteration, _Mapping]] = ..., questions_waiting: _Optional[int] = ..., questions_waited: _Optional[int] = ..., learner_wait_s: _Optional[float] = ..., starts_refused: _Optional[int] = ..., infos_dropped: _Optional[int] = ..., clients_refused: _Optional[int] = ..., messages_withheld: _Optional[int] = ..., actions_given: _Optional[int] = ..., actions_overridden: _Optional[int] = ..., steps_paused: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyFigures, _Mapping]]] = ..., shadow_rows_failed: _Optional[int] = ..., steps_cut_off: _Optional[int] = ..., daemon_silent_s: _Optional[float] = ...) -> None: ...
 
 class PolicyFigures(_message.Message):
     __slots__ = ("policy", "episodes_finished", "actions", "return_mean", "length_mean", "agreement", "rows_failed", "actions_unrecorded")
@@ -198,7 +214,7 @@ class PolicyFigures(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., episodes_finished: _Optional[int] = ..., actions: _Optional[int] = ..., return_mean: _Optional[float] = ..., length_mean: _Optional[float] = ..., agreement: _Optional[float] = ..., rows_failed: _Optional[int] = ..., actions_unrecorded: _Optional[int] = ...) -> None: ...
 
 class TrainingIteration(_message.Message):
-    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped", "steps_behind_0", "steps_behind_1", "steps_behind_2", "steps_behind_4", "steps_behind_8", "steps_behind_16", "effective_sample_share")
+    __slots__ = ("iteration", "weights_seq_no", "return_mean", "loss", "kl", "entropy", "steps", "steps_total", "seconds", "learn_seconds", "learner_updates", "checkpoint_path", "staleness_mean", "learning_rate", "steps_dropped", "steps_behind_0", "steps_behind_1", "steps_behind_2", "steps_behind_4", "steps_behind_8", "steps_behind_16", "effective_sample_share", "steps_undelivered")
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
     RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +237,7 @@ class TrainingIteration(_message.Message):
     STEPS_BEHIND_8_FIELD_NUMBER: _ClassVar[int]
     STEPS_BEHIND_16_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_SAMPLE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_UNDELIVERED_FIELD_NUMBER: _ClassVar[int]
     iteration: int
     weights_seq_no: int
     return_mean: float
@@ -243,7 +260,8 @@ class TrainingIteration(_message.Message):
     steps_behind_8: int
     steps_behind_16: int
     effective_sample_share: float
-    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ..., steps_dropped: _Optional[int] = ..., steps_behind_0: _Optional[int] = ..., steps_behind_1: _Optional[int] = ..., steps_behind_2: _Optional[int] = ..., steps_behind_4: _Optional[int] = ..., steps_behind_8: _Optional[int] = ..., steps_behind_16: _Optional[int] = ..., effective_sample_share: _Optional[float] = ...) -> None: ...
+    steps_undelivered: int
+    def __init__(self, iteration: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., return_mean: _Optional[float] = ..., loss: _Optional[float] = ..., kl: _Optional[float] = ..., entropy: _Optional[float] = ..., steps: _Optional[int] = ..., steps_total: _Optional[int] = ..., seconds: _Optional[float] = ..., learn_seconds: _Optional[float] = ..., learner_updates: _Optional[int] = ..., checkpoint_path: _Optional[str] = ..., staleness_mean: _Optional[float] = ..., learning_rate: _Optional[float] = ..., steps_dropped: _Optional[int] = ..., steps_behind_0: _Optional[int] = ..., steps_behind_1: _Optional[int] = ..., steps_behind_2: _Optional[int] = ..., steps_behind_4: _Optional[int] = ..., steps_behind_8: _Optional[int] = ..., steps_behind_16: _Optional[int] = ..., effective_sample_share: _Optional[float] = ..., steps_undelivered: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("handshake", "batch")
@@ -254,34 +272,46 @@ class StepRequest(_message.Message):
     def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., batch: _Optional[_Union[StepBatch, _Mapping]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("handshake", "batch", "room")
+    __slots__ = ("handshake", "batch", "room", "endpoints")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     ROOM_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     handshake: HandshakeReply
     batch: StepReply
     room: Room
-    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ..., room: _Optional[_Union[Room, _Mapping]] = ...) -> None: ...
+    endpoints: Endpoints
+    def __init__(self, handshake: _Optional[_Union[HandshakeReply, _Mapping]] = ..., batch: _Optional[_Union[StepReply, _Mapping]] = ..., room: _Optional[_Union[Room, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ...) -> None: ...
+
+class Endpoints(_message.Message):
+    __slots__ = ("addresses", "loads")
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
 
 class Room(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Handshake(_message.Message):
-    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number", "records_in")
+    __slots__ = ("protocol_version", "client_id", "observation_space", "action_space", "client_number", "records_in", "takes_endpoints")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_IN_FIELD_NUMBER: _ClassVar[int]
+    TAKES_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_id: str
     observation_space: _space_pb2.Space
     action_space: _space_pb2.Space
     client_number: int
     records_in: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ..., records_in: _Optional[_Iterable[str]] = ...) -> None: ...
+    takes_endpoints: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., client_id: _Optional[str] = ..., observation_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., action_space: _Optional[_Union[_space_pb2.Space, _Mapping]] = ..., client_number: _Optional[int] = ..., records_in: _Optional[_Iterable[str]] = ..., takes_endpoints: _Optional[bool] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
     __slots__ = ("info", "client_number")
@@ -332,7 +362,7 @@ class RowInfo(_message.Message):
     def __init__(self, row: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class StepReply(_message.Message):
-    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors", "refusal")
+    __slots__ = ("message_id", "handles", "codes", "actions", "action_log_probs", "weights_seq_nos", "errors", "refusal", "stale")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +371,7 @@ class StepReply(_message.Message):
     WEIGHTS_SEQ_NOS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     handles: bytes
     codes: bytes
@@ -349,7 +380,8 @@ class StepReply(_message.Message):
     weights_seq_nos: bytes
     errors: _containers.RepeatedCompositeFieldContainer[RowError]
     refusal: RowError
-    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., refusal: _Optional[_Union[RowError, _Mapping]] = ...) -> None: ...
+    stale: bool
+    def __init__(self, message_id: _Optional[int] = ..., handles: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., actions: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_probs: _Optional[bytes] = ..., weights_seq_nos: _Optional[bytes] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., refusal: _Optional[_Union[RowError, _Mapping]] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class RowError(_message.Message):
     __slots__ = ("row", "code", "reason", "field", "message")
@@ -398,14 +430,16 @@ class GetActionRequest(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., observation: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., sequence: _Optional[int] = ..., no_wait: _Optional[bool] = ...) -> None: ...
 
 class GetActionResponse(_message.Message):
-    __slots__ = ("action", "action_log_prob", "weights_seq_no")
+    __slots__ = ("action", "action_log_prob", "weights_seq_no", "stale")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     ACTION_LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     action: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     action_log_prob: float
     weights_seq_no: int
-    def __init__(self, action: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_prob: _Optional[float] = ..., weights_seq_no: _Optional[int] = ...) -> None: ...
+    stale: bool
+    def __init__(self, action: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., action_log_prob: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class LogActionRequest(_message.Message):
     __slots__ = ("client_id", "episode_id", "observation", "action", "sequence")

@@ -97,7 +97,7 @@ class PolicyServiceServicer:
 
     def Step(self, request_iterator, context):
         """Carries the steps of all episodes of one client. The first request is a Handshake, all others are StepBatches; each request gets
-        exactly one response, in any order (see `message_id`). Between them the server sends Room.
+        exactly one response, in any order (see `message_id`). Between them the server sends Room, and Endpoints to clients that take them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -104,8 +104,7 @@ def replay_update(file: Path, run_folder: Path, checkpoint: int | None, out: Las
     from policyserver.server.daemon import replayed_update
 
     def run() -> None:
-        finding = replayed_update.replay_update(file, run_folder, checkpoint)
-        out.write("the guard lets this update through\n" if finding is None else f"refused ({finding.reason}): {finding.what}\n")
+        out.write(f"{replayed_update.replay_update(file, run_folder, checkpoint)}\n")
         out.flush()
 
     log_to("ERROR")
@@ -203,7 +202,12 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--run_folder", "--run-folder", type=Path, metavar="DIR", required=True, help="folder of the run; nothing in it is changed"
     )
-    command.add_argument("--checkpoint", type=int, metavar="N", help="number of the checkpoint; the newest whole one by default")
+    command.add_argument(
+        "--checkpoint",
+        type=int,
+        metavar="N",
+        help="number of the checkpoint to learn on from; the newest whole one by default, or the weights that the run began with",
+    )
     text = "ask a running server how it is, and steer it"
     ctl.add_actions(commands.add_parser("ctl", help=text, description=text))
     return parser

@@ -1,4 +1,4 @@
-"""docs/scaling.md is what its script makes of docs/benchmarks.md, and the calculation is right where it can be done by hand."""
+"""docs/scaling.md is what its script makes of what was measured, and the calculation is right where it can be done by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.scaling.growth import Load, ceilings, needs
 from benchmarks.scaling.measured import FigureMissingError, Measured, read
-from benchmarks.scaling.run import PAGE, rendered
+from benchmarks.scaling.run import PAGE, current
+from benchmarks.scaling.second_actor import Load as ActingLoad
+from benchmarks.scaling.second_actor import Measurement
 
 ROOT = Path(__file__).parents[3]
 ROUND = Measured(
@@ -17,7 +19,12 @@ ROUND = Measured(
 
 
 def test_the_page_is_current() -> None:
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == rendered(read(ROOT / "docs" / "benchmarks.md"))
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == current()
+
+
+def test_a_second_actor_brings_what_the_processor_time_of_an_action_says() -> None:
+    one, two = (Measurement(actors, 1.0, 1.0, 1.0, us, 1.0, []) for actors, us in ((1, 6.0), (2, 8.0)))
+    assert ActingLoad(4, 1000, one, two).times_one == pytest.approx(1.5)
 
 
 def test_what_a_load_takes() -> None:
@@ -41,4 +48,4 @@ def test_a_page_without_a_figure_is_refused_by_its_name(tmp_path: Path) -> None:
     for gone in ("| hand_off_mlp ", "bytes_per_episode 7"):
         (tmp_path / "page.md").write_text(text.replace(gone, "| x " if gone.startswith("|") else "x 7"), encoding="utf-8")
         with pytest.raises(FigureMissingError, match=gone.strip("| ").split(" ")[0]):
-            read(tmp_path / "page.md")
+            read(3.0, tmp_path / "page.md")

@@ -195,6 +195,7 @@ def test_a_file_is_replaced_only_when_it_may_be_and_never_by_half(store: Path, t
         (("--format", "csv"), "expected a folder for the CSV of several measurements"),
         (("--format", "json"), "invalid choice: 'json'"),
         (("--output", "/"), "expected a file, received the folder"),
+        (("--output", "/sys/points.lp"), "Permission denied: '/sys/points.lp'"),
     ],
 )
 def test_a_wrong_argument_is_named_and_ends_with_2(store: Path, arguments: tuple[str, ...], said: str) -> None:

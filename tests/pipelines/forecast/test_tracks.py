@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import count
 from typing import Any
 
@@ -94,6 +95,54 @@ def test_a_forecast_counts_once_for_the_skill_however_many_windows_have_its_bar(
     tracks = Tracks(RegressorConfig(), never)
     counted = [sum(play(recorded, first_rows, tracks)[1]) for first_rows in ([0], [10], [10], [140, 140])]
     assert counted == [40, 10, 0, 40]
+
+
+def test_an_episode_reads_no_forecast_ahead_that_its_track_would_have_to_make_first() -> None:
+    recorded = history(fair_game(5_000, seed=3))
+    tracks = Tracks(RegressorConfig(), never)
+    first = 1_024 - WARMUP - 10
+    track, played = tracks.of("A", recorded), episode(recorded, first)
+    block, feed = begun([played], statistics=STATISTICS)
+    forecaster, rows = TrackForecaster(block.view, tracks), np.arange(1)
+    forecaster.begin(rows, [played])
+    for bar in range(14):
+        forecaster.predict(rows)
+        np.testing.assert_array_equal(block.view.forecast[0, 0], track.forecast(first + WARMUP - 1 + bar))
+        kept = track.kept()
+        assert kept is not None
+        newest = first + WARMUP - 1 + bar
+        assert kept.until_ns == (1_023 if newest < 1_024 else 2_047), (
+            "a block of bars further than what was asked for, as without reading ahead"
+        )
+        block.fill(rows, feed.next(rows))
+        forecaster.learn(rows)
+
+
+def test_many_episodes_on_many_tracks_read_what_each_reads_alone() -> None:
+    """Begun at different times, so that they read ahead at different bars; all but a few count for their first player alone."""
+    histories = [history(fair_game(400, seed=number)) for number in range(5)]
+    tracks, alone = Tracks(RegressorConfig(), never), Tracks(RegressorConfig(), never)
+    rng = np.random.default_rng(0)
+    first_rows = rng.integers(0, 400 - WINDOW, 40).tolist()
+    episodes = [dataclasses.replace(episode(histories[row % 5], first), symbols=(f"S{row % 5}",)) for row, first in enumerate(first_rows)]
+    episodes = [dataclasses.replace(each, histories={each.symbols[0]: histories[row % 5]}) for row, each in enumerate(episodes)]
+    block, feed = begun(episodes, statistics=STATISTICS)
+    forecaster = TrackForecaster(block.view, tracks)
+    clocks, counted, seen = np.zeros(40, dtype=np.int64), 0, set[tuple[int, int]]()
+    forecaster.begin(np.arange(40), episodes)
+    for _ in range(60):
+        rows = np.flatnonzero((rng.random(40) < 0.6) & (clocks < WINDOW - WARMUP))
+        if not len(rows):
+            break
+        forecaster.predict(rows)
+        for row in rows.tolist():
+            place = first_rows[row] + WARMUP - 1 + int(clocks[row])
+            np.testing.assert_array_equal(block.view.forecast[row, 0], alone.of(f"S{row % 5}", histories[row % 5]).forecast(place))
+            seen.add((row % 5, place))
+        block.fill(rows, feed.next(rows))
+        clocks[rows] += 1
+        counted += len(forecaster.learn(rows)[0])
+    assert counted == len(seen), "each bar's forecast counts once"
 
 
 def test_the_errors_that_count_are_those_of_the_forecasts() -> None:

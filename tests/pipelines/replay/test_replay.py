@@ -54,7 +54,7 @@ def on_files(folder: Path, **options: Any) -> PipelineConfig:
 
 
 def test_a_run_of_several_blocks_and_threads_comes_out_the_same(tmp_path: Path) -> None:
-    threads = NodesConfig(2, 2, 3, 2, 2, 2)
+    threads = NodesConfig(2, 2, 3, 2, 2, 2, blocks=2)
     settings = config(episodes=PlayedEpisodesConfig(concurrent=130, steps=2_600), nodes=threads)
     pipeline = record(settings, tmp_path / "run")
     assert_equal(tmp_path / "run", pipeline.run.steps)
@@ -186,7 +186,8 @@ def test_a_run_whose_nodes_failed_comes_out_the_same(tmp_path: Path, monkeypatch
         handle(self, batch)
 
     monkeypatch.setattr(node, "_process", fail)
-    settings = config(episodes=PlayedEpisodesConfig(concurrent=128, steps=4_000), nodes=NodesConfig(inbox=NodeConfig(max_restarts=10)))
+    nodes = NodesConfig(blocks=2, inbox=NodeConfig(max_restarts=10))
+    settings = config(episodes=PlayedEpisodesConfig(concurrent=128, steps=4_000), nodes=nodes)
     pipeline = record(settings, tmp_path / "run")
     assert pipeline.run.endings["abandoned"] >= 64
     monkeypatch.undo()
@@ -196,7 +197,7 @@ def test_a_run_whose_nodes_failed_comes_out_the_same(tmp_path: Path, monkeypatch
 
 def test_the_log_made_anew_is_the_recorded_one_byte_for_byte_but_for_the_wall_clock(tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
-    record(config(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000)), run)
+    record(config(episodes=PlayedEpisodesConfig(concurrent=128, steps=2_000), nodes=NodesConfig(blocks=2)), run)
     again.mkdir()
     recorded = RecordedRun(run)
     replayer = Replayer(recorded.config, recorded.source, RecordedPolicy(recorded.log.action), recorded.log.action, exact=True)
@@ -390,7 +391,7 @@ def test_settings_that_were_changed_afterwards_are_noticed(run: Path) -> None:
 
 @pytest.mark.slow
 def test_a_full_log_ends_is_counted_and_is_replayed_up_to_there(tmp_path: Path) -> None:
-    settings = config(episodes=PlayedEpisodesConfig(concurrent=256, steps=120_000))
+    settings = config(episodes=PlayedEpisodesConfig(concurrent=256, steps=120_000), nodes=NodesConfig(blocks=2))
     settings = dataclasses.replace(settings, recording=dataclasses.replace(settings.recording, max_event_bytes=1_000_000))
     full: list[bool] = []
     pipeline = record(settings, tmp_path / "run", on_full=lambda: full.append(True))
@@ -411,3 +412,13 @@ def test_parts_of_a_run_that_share_a_folder_are_replayed_one_after_the_other(tmp
     replayed = replay(run)
     assert replayed.status == 0
     assert [(Path(each["folder"]).name, each["steps"]) for each in replayed.results] == [("1", first), ("run", second)]
+
+
+def test_a_log_of_other_blocks_is_refused_in_a_line(tmp_path: Path) -> None:
+    record(config(nodes=NodesConfig(blocks=2)), tmp_path / "run")
+    settings = tmp_path / "run" / "pipeline.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("blocks = 2", "blocks = 1"), encoding="utf-8")
+    replayed = replay(tmp_path / "run")
+    assert replayed.status == 2
+    assert "the run shared its episodes among blocks otherwise" in replayed.err
+    assert "Traceback" not in replayed.err

@@ -86,7 +86,9 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
             status = json.loads(ctl(run_folder, "status", "--json").stdout)
             assert [each["name"] for each in status["policies"]] == ["other", "checkpoint-1"]
             assert ctl(run_folder, "drop", "other").returncode == 0
-            assert json.loads(ctl(run_folder, "drop", "other", "--json").stdout) == {"was_loaded": False}
+            again = ctl(run_folder, "drop", "other", "--json")
+            assert json.loads(again.stdout) == {"was_loaded": False, "loaded": ["checkpoint-1"]}
+            assert "no loaded policy is called 'other'; loaded: checkpoint-1" in again.stderr
             with pytest.raises(PolicyUnknownError):
                 played(client, values, policy="other", explore=False)
             figures = {each.policy: each.episodes_finished for each in client.stats().policies}

@@ -15,6 +15,7 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.algorithm import algorithm_config, check_action_space, cpu_tickets
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ServingConfig
+from policyserver.server.daemon.remote_learners import learner_resources
 from policyserver.server.policies.connectors.policy_choice import _carried
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 
@@ -47,6 +48,28 @@ def test_tables_reach_the_methods_of_the_same_name() -> None:
     assert config.num_env_runners == 3
     assert config.learner_class is PPOTorchLearner
     assert cpu_tickets(config) >= 4
+
+
+def test_learners_elsewhere_are_asked_for_by_rllibs_own_settings() -> None:
+    config = build(
+        ray__address="auto",
+        ray__learner_resources={"learner": 1},
+        algorithm__learners={
+            "num_learners": 2,
+            "num_cpus_per_learner": 3,
+            "num_gpus_per_learner": 0.5,
+            "num_aggregator_actors_per_learner": 1,
+        },
+    )
+    assert (config.num_learners, config.num_cpus_per_learner, config.num_gpus_per_learner) == (2, 3, 0.5)
+    assert config.num_aggregator_actors_per_learner == 1
+    assert config.custom_resources_per_learner == {"learner": 1}
+    assert learner_resources(config) == {"CPU": 3.0, "GPU": 0.5, "learner": 1}
+    assert cpu_tickets(config) == 2 + 2 * 3 + 1 + 2
+    in_the_daemon = build(algorithm__name="APPO", algorithm__learners={"num_aggregator_actors_per_learner": 3})
+    assert cpu_tickets(in_the_daemon) == 2 + 1 + 3, "RLlib makes them for a learner in the daemon, too"
+    assert learner_resources(build(algorithm__learners={"num_learners": 1})) == {"CPU": 1.0}
+    assert learner_resources(build(algorithm__learners={"num_learners": 1, "num_gpus_per_learner": 1})) == {"GPU": 1.0}, "as RLlib has it"
 
 
 def test_callbacks_of_the_users_are_called_and_restarted_actors_are_opened_all_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyserver.common.settings import SettingsError, load
-from policyserver.server.config.node_address import advertised, is_of_each_node, on_this_node, split_pattern
+from policyserver.server.config.node_address import advertised, interface_of, is_of_each_node, on_this_node, split_pattern
 from policyserver.server.config.server_config import ServerConfig
 
 
@@ -77,3 +77,8 @@ def test_clients_are_told_the_address_of_the_template() -> None:
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load(ServerConfig, None, settings)
+
+
+def test_an_address_has_an_interface_of_this_machine_or_none() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("203.0.113.7") == "", "an address of examples"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 import stat
 import subprocess
@@ -21,11 +22,13 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
-from policyserver.server.control.ctl import laid_out, plain
+from policyserver.server.control.ctl_output import laid_out, plain
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.checkpoints import CheckpointFolder
+from policyserver.server.daemon.loaded_policies import LoadedPolicies
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.served_state import SERVED_FILE
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
 from policyserver.server.processes.link import LOG_LEVEL
 from policyserver.server.processes.training_report import Progress
@@ -43,6 +46,7 @@ class Starting:
     link: DriverLink
     stopping: threading.Event = field(default_factory=threading.Event)
     stops: list[bool] = field(default_factory=list)
+    answers: AdminAnswers = field(init=False)
 
     def stop(self, *, is_final: bool) -> None:
         self.stops.append(is_final)
@@ -72,6 +76,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
     made = Starting(run_folder, folder.path, checkpoints, link)
     safe_point = SafePoint(lambda: None, made.stopping)
     answers = AdminAnswers(config, link, checkpoints, safe_point, made.stopping, stop=made.stop, stop_timeout_s=39.0)
+    made.answers = answers
     server = AdminServer(answers, folder.path)
     level = logging.getLogger().level
     yield made
@@ -85,7 +90,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
 @pytest.mark.long
 def test_a_server_says_how_it_is_before_it_serves(starting: Starting) -> None:
     status = starting.answer("status")
-    assert (status["state"], status["learning"], status["run"], status["instance_id"]) == ("starting", "absent", "run", "it")
+    assert (status["state"], status["learning"], status["run"], status["instance_id"]) == ("starting", "starting", "run", "it")
     assert (status["actors"], status["checkpoint"], status["since_iteration_s"]) == ([], None, None)
     lines = starting.ctl("status").stdout.splitlines()
     assert lines[0].split() == ["state", "starting"]
@@ -141,7 +146,7 @@ def test_the_log_level_changes_here_and_in_serving_actors_that_come_later_too(st
             heard.set()
 
         nothing = lambda *_: None  # noqa: E731
-        return follow_driver(starting.link.path, nothing, lambda: None, nothing, dict, {LOG_LEVEL: on_level})
+        return follow_driver(starting.link.path, nothing, lambda: None, nothing, lambda _: {}, {LOG_LEVEL: on_level})
 
     told: list[tuple[list[str], threading.Event]] = [([], threading.Event()), ([], threading.Event())]
     stops = [follow(*told[0])]
@@ -172,7 +177,49 @@ def test_draining_twice_is_asked_once_more_and_does_no_harm(starting: Starting) 
 @pytest.mark.long
 def test_waiting_for_a_server_ends_in_time(starting: Starting) -> None:
     ended = starting.ctl("wait-ready", "--timeout_s", "3")
-    assert (ended.returncode, "expected a server that serves within 3 s: it is starting" in ended.stderr) == (75, True)
+    assert (ended.returncode, "expected a server that serves within 3 s (--timeout_s): it is starting" in ended.stderr) == (75, True)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e9", "soon"])
+def test_a_time_to_wait_that_is_none_is_refused_with_status_2(text: str) -> None:
+    ended = run_here("policy-server", "ctl", "wait-ready", "--timeout_s", text)
+    assert ended.returncode == 2
+    assert f"--timeout_s/--timeout-s: expected seconds, more than 0 and at most 604,800, received {text!r}" in ended.stderr
+
+
+@pytest.mark.long
+def test_where_a_checkpoint_was_restored_from_has_one_form_everywhere(starting: Starting) -> None:
+    number = starting.save(1)
+    (listed,) = starting.answer("checkpoints")["checkpoints"]
+    assert (listed["restored_from"], starting.answer("status")["restored_from"]) == (None, None)
+    source = starting.checkpoints.whole(number)
+    starting.checkpoints.copy(source, source.progress, 1)
+    assert [each["restored_from"] for each in starting.answer("checkpoints")["checkpoints"]] == [None, number]
+
+
+class Holding:
+    """Serving processes that hold whatever they are given."""
+
+    def hold(self, name: str, state: Any, everything: Any) -> list[str]:
+        return []
+
+    def drop(self, name: str, everything: Any) -> None:
+        pass
+
+
+@pytest.mark.long
+def test_dropping_a_name_that_is_not_loaded_is_done_and_says_which_are(starting: Starting) -> None:
+    saved = starting.checkpoints.save(lambda folder: (folder / SERVED_FILE).write_bytes(pickle.dumps({})), Progress(1))
+    starting.answers.policies = LoadedPolicies(ServerConfig().policies, starting.checkpoints, Holding())
+    for name in ("first", "second"):
+        starting.answer("load", str(saved.number), "--name", name)
+    ended = starting.ctl("drop", "frist")
+    assert ended.returncode == 0, "a repeated call does no harm"
+    assert ended.stderr == "policy-server ctl drop: no loaded policy is called 'frist'; loaded: first, second\n"
+    assert ended.stdout.split() == ["was", "loaded", "no", "loaded:", "2", "first", "second"]
+    assert starting.answer("drop", "first") == {"was_loaded": True, "loaded": ["second"]}
+    ended = starting.ctl("drop", "first", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)) == (0, {"was_loaded": False, "loaded": ["second"]})
 
 
 @pytest.mark.long
@@ -270,3 +317,11 @@ def test_what_is_in_an_entry_of_a_list_is_laid_out_for_a_person() -> None:
     assert "name first" in shown
     assert "checkpoint number 1" in shown
     assert "{" not in shown
+
+
+def test_numbers_of_silent_actors_are_shown_on_one_line() -> None:
+    answer = plain(pb.StatusResponse(actors_silent=[1, 3]))
+    assert (answer["actors_silent"], answer["actors"]) == ([1, 3], [])
+    (shown,) = [line for line in laid_out(answer) if line.startswith("actors silent")]
+    assert shown.split() == ["actors", "silent", "1,", "3"]
+    assert "actors silent: 0" in list(laid_out(plain(pb.StatusResponse())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import pickle
 import threading
@@ -20,6 +21,7 @@ from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning import Learning
+from policyserver.server.daemon.roll_back import NotWrittenError
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import SERVED_FILE
 from policyserver.server.processes.training_report import Progress
@@ -115,7 +117,9 @@ class Run:
         self.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(pickle.dumps(state)), Progress(1, STEPS, 1, 1))
         self.stopping = threading.Event()
         self.safe_point = SafePoint(lambda: None, self.stopping)
-        link: Any = SimpleNamespace(offer=lambda state: None, ask=lambda *_, **more: [], order=lambda *_, **more: None)
+        link: Any = SimpleNamespace(
+            offer=lambda state: None, keep=lambda *_: None, ask=lambda *_, **more: [], order=lambda *_, **more: None
+        )
         metrics = DaemonMetrics(folder, None)
         self.learning = Learning(config, self.algorithm, self.checkpoints, link, self.safe_point, self.stopping, metrics)
         self.progress: list[Progress] = []
@@ -177,6 +181,42 @@ def test_a_learner_that_never_follows_ends_the_daemon_with_the_reason_and_no_che
     newest = run.checkpoints.newest_whole()
     assert newest is not None
     assert (newest.number, newest.restored_from) == (2, 1), "from which the next start goes on"
+
+
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_on_a_full_disk_a_start_goes_on_from_what_was_rolled_back_to_all_the_same(
+    run: Run, is_finite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = WEIGHTS if is_finite else {"default_policy": {"weight": np.array([1.0, np.nan], np.float32)}}
+    bad = run.checkpoints.save(
+        lambda path: (path / SERVED_FILE).write_bytes(pickle.dumps({"rl_module": weights})), Progress(2, 2 * STEPS, 2, 2)
+    )
+    run.algorithm.unreadable = 1000
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def step(trained: int) -> None:
+        with monkeypatch.context() as full:
+            full.setattr("shutil.copyfile", refuse)
+            with pytest.raises(NotWrittenError, match="No space left"):
+                run.learning.roll_back(1, 7)
+
+    run.algorithm.after_train = step
+    with pytest.raises(DaemonError, match="Input/output error"):
+        run.train()
+    newest = run.checkpoints.newest_whole()
+    assert newest is not None
+    assert (newest.number, newest.lineage, newest.restored_from) == (1, 1, 1)
+    assert newest.progress == Progress(2, 2 * STEPS, 2, 8), (
+        "the run has done what the newest one says, and no version stands for two policies"
+    )
+    assert [each.number for each in run.checkpoints.all()] == [1, bad.number], "nothing is lost"
+    state = pickle.dumps({"rl_module": WEIGHTS})
+    after = run.checkpoints.save(lambda path: (path / SERVED_FILE).write_bytes(state), newest.progress, lineage=newest.lineage)
+    newest = run.checkpoints.newest_whole()
+    assert newest is not None
+    assert newest.number == after.number, "what is saved after that counts"
 
 
 def test_one_that_is_paused_says_why_it_does_not_follow(run: Run) -> None:

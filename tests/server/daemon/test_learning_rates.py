@@ -20,6 +20,8 @@ SPACES: tuple[gym.Space[Any], gym.Space[Any]] = gym.spaces.Box(-1.0, 1.0, (3,)),
 class OneLearner:
     """RLlib's group of one learner, which is here."""
 
+    is_local = True
+
     def __init__(self, learner: Any) -> None:
         self._learner = learner
 

@@ -20,7 +20,7 @@ from tests.ports import DIRECT
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
-class Head(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # which is generic in the stubs alone
+class Head(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """What answers the probe as a head does: with a token, a call without one is refused."""
 
     def __init__(self, has_token: bool) -> None:

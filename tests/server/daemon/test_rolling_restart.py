@@ -15,7 +15,7 @@ import pytest
 from policyserver.client import EpisodeLostError, PolicyClient
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.daemon import rolling_restart
-from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
+from policyserver.server.daemon.rolling_restart import Removed, RestartError, RollingRestart, ask_by
 from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.episodes.segments import episodes_of
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
@@ -55,7 +55,7 @@ class Actor:
         """Whether its process would have ended."""
         return self._left.is_set()
 
-    def report(self) -> Any:
+    def report(self, _: Any) -> Any:
         return self.loop.report(explores=True)
 
     def successor(self) -> Actor:
@@ -100,20 +100,50 @@ class Learner:
                 self.ended += report.episodes.get("episode", [])
             time.sleep(0.02)
 
-    def end(self, number: int) -> Future[bool]:
+    def begin(self, index: int) -> None:
+        pass
+
+    def kill(self, index: int) -> bool:
+        raise AssertionError(f"expected actor {index} to end by itself")
+
+    def given_up(self, index: int) -> None:
+        pass
+
+    def end(self, index: int, boot_id: str) -> Future[bool]:
         answer: Future[bool] = Future()
 
         def end() -> None:
-            actor = self.actors[number]
-            is_done = actor.retirement.end()
+            retirement = self.actors[index].retirement
+            state = retirement.follow(RetirementOrder(index, ""))
+            is_done = state.is_empty and state.boot_id == boot_id
+            if is_done:
+                retirement.follow(RetirementOrder(index, "end", boot_id))
             answer.set_result(is_done)
 
         self._tasks.put(end)
         return answer
 
+    def end_for_good(self, number: int, boot_id: str, *, forced: bool = False) -> Future[bool]:
+        answer: Future[bool] = Future()
+
+        def end() -> None:
+            actor = self.actors[number]
+            is_done = forced or actor.retirement.follow(RetirementOrder(number, "")).is_empty
+            if is_done:
+                del self.actors[number]
+                actor.stop()
+            answer.set_result(is_done)
+
+        self._tasks.put(end)
+        return answer
+
+    def remove(self, number: int, drain_timeout_s: float) -> Removed:
+        leaving = RollingRestart(ask_by(self.link.ask, RETIRE), ForGood(self), self._over.wait, lambda: self.is_paused)
+        return leaving.remove(number, drain_timeout_s, lambda index: self.end_for_good(index, "", forced=True))
+
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
         ask = ask_by(self.link.ask, RETIRE)
-        return RollingRestart(ask, self.end, wait or self._over.wait, lambda: self.is_paused).run(drain_timeout_s)
+        return RollingRestart(ask, self, wait or self._over.wait, lambda: self.is_paused).run(drain_timeout_s)
 
     def close(self) -> None:
         self._over.set()
@@ -121,6 +151,22 @@ class Learner:
         for actor in self.actors.values():
             actor.stop()
         self.link.close()
+
+
+class ForGood:
+    """Ends that no successor follows."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.end = learner.end_for_good
+
+    def begin(self, index: int) -> None:
+        pass
+
+    def kill(self, index: int) -> bool:
+        raise AssertionError(f"expected actor {index} to end by itself")
+
+    def given_up(self, index: int) -> None:
+        pass
 
 
 @pytest.fixture
@@ -194,7 +240,7 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
 
 def test_without_actors_there_is_nothing_to_restart() -> None:
     with pytest.raises(RestartError, match="expected serving actors"):
-        RollingRestart(lambda order: [], lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(lambda order: [], Scripted(), lambda seconds: False).run(1.0)
 
 
 def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,14 +300,32 @@ class Scripted:
 
     def __init__(self) -> None:
         self.boot_id, self.asked, self.obeyed = "old", 0, list[tuple[str, str]]()
+        self.said: list[str] = []
         self.before: Callable[[int], None] = lambda asked: None
+        self.is_gone = False
 
     def ask(self, order: RetirementOrder) -> list[RetirementState]:
         self.asked += 1
         self.before(self.asked)
         if order.phase and order.boot_id in ("", self.boot_id):
             self.obeyed.append((self.boot_id, order.phase))
-        return [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+        return [] if self.is_gone else [RetirementState(1, self.boot_id, ("host:1",), int(self.boot_id == "old"), 0, 0)]
+
+    def begin(self, index: int) -> None:
+        self.said.append(f"begin {index}")
+
+    def end(self, index: int, boot_id: str) -> Future[bool]:
+        self.said.append(f"end {index}")
+        answer: Future[bool] = Future()
+        answer.set_result(True)
+        return answer
+
+    def kill(self, index: int) -> bool:
+        self.said.append(f"kill {index}")
+        return self.boot_id == "old"
+
+    def given_up(self, index: int) -> None:
+        self.said.append(f"given up {index}")
 
     def die_at(self, asked: int) -> None:
         def before(now: int) -> None:
@@ -273,12 +337,9 @@ class Scripted:
 def test_the_successor_of_an_actor_that_dies_while_it_drains_is_left_alone() -> None:
     actor = Scripted()
     actor.die_at(4)
-
-    def end(number: int) -> Future[bool]:
-        raise AssertionError("expected no end of an actor that is new")
-
-    [replaced] = RollingRestart(actor.ask, end, lambda seconds: False).run(5.0)
+    [replaced] = RollingRestart(actor.ask, actor, lambda seconds: False).run(5.0)
     assert (replaced.boot_id, replaced.episodes_cut) == ("new", 1)
+    assert actor.said == ["begin 1"], "expected no end of an actor that is new"
     assert {boot_id for boot_id, _ in actor.obeyed} == {"old"}
 
 
@@ -291,8 +352,34 @@ def test_an_actor_that_gives_no_answer_has_no_order_waiting_for_it(monkeypatch: 
         return Scripted().ask(order) if len(orders) == 1 else []
 
     with pytest.raises(RestartError, match="actor 1: gives no answer, and is left as it is"):
-        RollingRestart(ask, lambda number: Future(), lambda seconds: False).run(1.0)
+        RollingRestart(ask, ended := Scripted(), lambda seconds: False).run(1.0)
+    assert ended.said == ["begin 1", "given up 1"]
     assert [order.phase for order in orders] == ["", ""]
+
+
+class Hanging(Scripted):
+    """One that has handed off everything, and whose process stays until it is killed."""
+
+    def ask(self, order: RetirementOrder) -> list[RetirementState]:
+        return [state._replace(episodes_open=0) for state in super().ask(order)]
+
+    def kill(self, index: int) -> bool:
+        was_there = super().kill(index)
+        self.boot_id = "new"
+        return was_there
+
+
+def test_a_process_that_does_not_end_is_killed_after_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert rolling_restart.END_S <= 10.0
+    monkeypatch.setattr(rolling_restart, "END_S", 0.05)
+    monkeypatch.setattr(rolling_restart, "_LOOK_S", 0.01)
+    actor = Hanging()
+    [replaced] = RollingRestart(actor.ask, actor, threading.Event().wait).run(5.0)
+    assert replaced.boot_id == "new"
+    assert actor.said == ["begin 1", "end 1", "kill 1"]
+    assert "actor 1: its process has not ended within 0.05 s, and is killed" in caplog.text
 
 
 def test_an_order_to_another_process_is_not_followed(learner: Learner) -> None:
@@ -300,3 +387,49 @@ def test_an_order_to_another_process_is_not_followed(learner: Learner) -> None:
     for boot_id in ("", learner.actors[2].loop.boot_id):
         assert actor.retirement.follow(RetirementOrder(1, "retire", boot_id)).boot_id == actor.loop.boot_id
     assert actor.loop.core.drain_error is None
+
+
+def test_an_actor_that_goes_for_good_loses_nothing_and_the_other_goes_on(learner: Learner) -> None:
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(4)
+        for _ in range(3):
+            client.get_actions(episodes, [observation()] * 4)
+            client.log_returns_batch(episodes, [1.0] * 4)
+        ending = threading.Timer(1.0, client.end_episodes, (episodes, [observation()] * 4))
+        ending.start()
+        removed = learner.remove(2, 20.0)
+        ending.join()
+        assert (removed.number, removed.episodes_cut) == (2, 0)
+        assert list(learner.actors) == [1]
+        wait_until(lambda: learner.steps == 12, "all steps")
+        assert (learner.rewards, client.counters().episodes_lost) == (12.0, 0)
+        assert client.get_action(client.start_episode(), observation()) in range(3)
+        wait_until(lambda: sorted(learner.ended) == sorted(episodes), "the ended episodes")
+
+
+def test_an_actor_whose_steps_are_not_taken_is_ended_for_good_all_the_same(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling_restart, "HAND_OFF_S", 0.5)
+    learner.takes = False
+    with PolicyClient(learner.address, config=CLIENT) as client:
+        episodes = client.start_episodes(2)
+        for _ in range(3):
+            client.get_actions(episodes, [observation(), observation()])
+        with pytest.raises(RestartError, match=r"actor 2: the learner has not taken .* with 2 steps that are lost .*; it is gone for good"):
+            learner.remove(2, 0.1)
+        assert list(learner.actors) == [1]
+
+
+def test_the_successor_of_an_actor_that_dies_while_it_goes_is_ended_too() -> None:
+    actor = Scripted()
+    actor.die_at(4)
+    forced: list[int] = []
+
+    def force(number: int) -> Future[bool]:
+        forced.append(number)
+        actor.is_gone = True
+        answer: Future[bool] = Future()
+        answer.set_result(True)
+        return answer
+
+    removed = RollingRestart(actor.ask, actor, lambda seconds: False).remove(1, 5.0, force)
+    assert (removed.episodes_cut, forced) == (1, [1])

@@ -23,17 +23,6 @@ from tests.ports import free_address
 from tests.services import InfluxServer, MissingService, program
 
 
-@pytest.fixture(autouse=True)
-def kept_log() -> Iterator[None]:
-    """Undo what the command does to the log of its process."""
-    root = logging.getLogger()
-    kept = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = kept[0]
-    root.setLevel(kept[1])
-
-
 @pytest.fixture
 def influx(tmp_path: Path, missing_service: MissingService, monkeypatch: pytest.MonkeyPatch) -> Iterator[InfluxServer]:
     """An InfluxDB that wants a password, named in the environment."""
@@ -166,14 +155,81 @@ def test_everything_that_is_wrong_is_found_in_one_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_key_and_options_are_faults_of_the_configuration(tmp_path: Path) -> None:
-    file = tmp_path / "server.toml"
-    file.write_text('[listen]\nadress = "127.0.0.1:1"\n')
-    status, found = doctor("--config", str(file))
+@pytest.mark.long
+def test_all_faults_of_a_configuration_are_told_and_what_does_without_them_is_looked_at(tmp_path: Path) -> None:
+    file, folder = tmp_path / "server.toml", tmp_path / "file"
+    folder.touch()
+    text = """
+        run_folder = "{run}"
+        seed = -1
+        [listen]
+        adress = "127.0.0.1:1"
+        [checkpoints]
+        keep = 0
+        folder = "{file}"
+        [algorithm.training]
+        lr = -1.0
+        gama = 0.9
+        [algorithm.rl_module.model_config]
+        fcnet_hidens = [16]
+        """
+    file.write_text(text.format(run=tmp_path / "run", file=folder))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        page = f"127.0.0.1:{other.getsockname()[1]}"
+        status, found = doctor("--config", str(file), "--recording.page", page)
     assert status == 1
-    assert found["configuration"]["level"] == "fault"
-    assert "listen.adress: unknown key" in found["configuration"]["found"]
-    assert found["memory"], "the machine is looked at all the same"
+    told = [each for name, each in found.items() if name.startswith("configuration")]
+    assert [each["level"] for each in told] == ["fault"] * 3
+    for key, says in (
+        ("listen.adress", "unknown key; did you mean 'listen.address'"),
+        ("seed", "received -1"),
+        ("checkpoints.keep", "received 0"),
+    ):
+        (one,) = [each for each in told if f"{key}: " in each["found"]]
+        assert says in one["found"]
+        assert one["advice"] == "correct the key that the message names; `policy-server check-config` prints all"
+    for name, says in (("listen", "listen"), ("listen.address", "listen.address")):
+        assert (found[name]["level"], found[name]["found"]) == (
+            "skipped", f"needs {says}, of which the configuration has a fault, see there",
+        )  # fmt: skip
+    assert "is no folder" in found["checkpoints.folder"]["found"]
+    for says in ("algorithm.training.lr: expected", "algorithm.training.gama: unknown", "model_config.fcnet_hidens: unknown"):
+        assert says in found["algorithm"]["found"]
+    assert "already in use" in found["recording.page address"]["found"]
+    assert (found["run_folder"]["level"], found["memory"]["name"]) == ("ok", "memory")
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "advice"),
+    [
+        ("nowhere.toml", "No such file", "name a file that is there; `policy-server check-config > server.toml` writes one"),
+        ("server.toml", "expected TOML", "correct the line that the message names"),
+        ("", "Is a directory", "name a file that this user can read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_advised_on_and_hides_no_check_of_the_machine(
+    tmp_path: Path, name: str, says: str, advice: str
+) -> None:
+    (tmp_path / "server.toml").write_text("run_folder = runs/server\n")
+    status, found = doctor("--config", str(tmp_path / name), "--run_folder", str(tmp_path))
+    assert status == 1
+    assert says in found["configuration"]["found"]
+    assert found["configuration"]["advice"].startswith(advice)
+    assert found["memory"]["level"] != "skipped"
+    assert found["run_folder"]["level"] == "ok", "an option is known"
+    assert found["algorithm"]["level"] == found["recording"]["level"] == found["listen.address"]["level"] == "skipped"
+
+
+def test_what_has_a_port_or_the_run_folder_is_to_be_ended_by_a_command_that_names_its_run_folder(tmp_path: Path) -> None:
+    from policyserver.common.settings import load
+    from policyserver.server.config.server_config import ServerConfig
+    from policyserver.server.doctor.configuration import checks
+
+    config = load(ServerConfig, None, {"run_folder": str(tmp_path / "mine"), "policies.load": {"champion": 1}})
+    advice = {check.name: check.advice for check in checks(config, None)}
+    assert "`policy-server ctl drain --run_folder DIR`" in advice["listen.address"]
+    assert f"`policy-server ctl drain --run_folder {tmp_path}/mine`" in advice["run folder"]
+    assert f"`policy-server ctl checkpoints --run_folder {tmp_path}/mine`" in advice["policies.load.champion"]
 
 
 @pytest.mark.parametrize(

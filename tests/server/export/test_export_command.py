@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_what_is_not_there_is_refused(options: list[str], status: int, message: 
     assert ended.returncode == status
     assert message in ended.stderr
     assert not (tmp_path / "policy.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [("/sys/policy.npz", "Permission denied"), (f"{'x' * 260}.npz", "File name too long"), (".", "expected a file, received the folder")],
+)
+def test_a_file_that_cannot_be_written_is_named_and_not_the_unfinished_one(to: str, reason: str, tmp_path: Path) -> None:
+    target = tmp_path / to if to != "." else tmp_path / "folder.npz"
+    if to == ".":
+        target.mkdir()
+    ended = export(run_folder(tmp_path), target)
+    assert ended.returncode == 2
+    assert str(target) in ended.stderr
+    assert reason in ended.stderr
+    assert str(os.getpid()) not in ended.stderr.replace(str(tmp_path), "")
+    assert not list(tmp_path.glob(".*")), "nothing unfinished is left"
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

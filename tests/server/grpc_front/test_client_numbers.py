@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.client_numbers import ClientNumbers, numbers_of
 from tests.server.serving_loop_harness import running_serving_loop
 
 
@@ -29,6 +29,17 @@ def test_a_number_beyond_all_counting_does_not_use_up_the_others() -> None:
     numbers = ClientNumbers(0, 1)
     assert numbers.number(2**64 - 1) == 2**64 - 1
     assert numbers.number(None) == 0
+
+
+def test_a_process_that_comes_later_gives_numbers_of_its_own_whatever_clients_bring_from_one_process_to_the_other() -> None:
+    first, second, added, next_added = (ClientNumbers(*numbers_of(index, 2)) for index in range(4))
+    given: list[int] = []
+    for _ in range(50):
+        for numbers, other in ((first, added), (added, next_added), (second, first), (next_added, second)):
+            given.append(numbers.number(None))
+            assert other.number(given[-1]) == given[-1]
+    assert len(set(given)) == len(given)
+    assert (given[:3], given[4]) == ([0, 2 * 2**32, 1], 2)
 
 
 @pytest.mark.long

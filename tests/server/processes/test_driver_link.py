@@ -37,7 +37,7 @@ class Follower:
         """Whether each was said to be final."""
         self.states: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.answer: Callable[[], Any] = lambda: {"actions": 1}
-        self.stop = follow_driver(path, self._drain, self.gone.set, self.states.put, lambda: self.answer())
+        self.stop = follow_driver(path, self._drain, self.gone.set, self.states.put, lambda asked: self.answer())
 
     def _drain(self, is_final: bool = False) -> None:
         self.drains.append(is_final)
@@ -126,7 +126,7 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
         tried.set()
         raise OSError("the port is in use")
 
-    stop = follow_driver(link.path, lambda *_: draining.set(), gone.set, fail, dict)
+    stop = follow_driver(link.path, lambda *_: draining.set(), gone.set, fail, lambda asked: {})
     try:
         assert tried.wait(20.0)
         link.drain()  # not before, for who connects is told of the drain first and of the state last
@@ -189,7 +189,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "link"))
         listener.listen()
-        stop = follow_driver(tmp_path / "link", lambda *_: None, gone.set, states.append, dict)
+        stop = follow_driver(tmp_path / "link", lambda *_: None, gone.set, states.append, lambda asked: {})
         connection, _ = listener.accept()
         connection.sendall(struct.pack("!i", 1000) + b"cut")
         connection.close()
@@ -241,7 +241,7 @@ def test_a_late_answer_waits_for_the_next_question_of_its_kind(tmp_path: Path) -
     link = DriverLink(tmp_path / "link")
     may_answer, late = threading.Event(), list[Any]()
 
-    def slow_at_first() -> dict[str, int]:
+    def slow_at_first(_: Any) -> dict[str, int]:
         return {"actions": 1 + may_answer.wait(10)}
 
     stop = follow_driver(link.path, lambda _: None, lambda: None, lambda _: None, slow_at_first, questions={"other": lambda asked: asked})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from policyserver.common.errors import WireError
 from policyserver.common.server_stats import PolicyFigures
+from policyserver.server.processes import link_values
 from policyserver.server.processes.link_values import from_value, to_value
 from policyserver.server.processes.retirement_state import RetirementOrder, RetirementState
 from policyserver.server.processes.rolled_back import RolledBack
@@ -51,6 +53,23 @@ def test_arrays_keep_type_shape_and_bits(array: np.ndarray[Any, Any]) -> None:
     assert isinstance(back, np.ndarray)
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
     assert back.tobytes() == array.tobytes()
+
+
+def records_within(kind: Any) -> set[type]:
+    """Return the classes of this project in a type, and in those of their fields."""
+    found = {kind} if isinstance(kind, type) and kind.__module__.startswith("policyserver.") else set()
+    inner = typing.get_type_hints(kind).values() if found else typing.get_args(kind)
+    return found.union(*map(records_within, inner))
+
+
+@pytest.mark.parametrize("record", [ServingReport, RolledBack, ShadowActions, RetirementOrder, RetirementState])
+def test_each_record_that_may_be_in_another_travels(record: type) -> None:
+    assert {each.__name__ for each in records_within(record)} <= link_values._RECORDS.keys()
+
+
+def test_a_report_of_finished_episodes_comes_out_as_it_went_in() -> None:
+    report = ServingReport({"boot_id": "a"}, policies=(PolicyFigures("live", 3, 12, 1.5, 4.0), PolicyFigures("live greedy")))
+    assert there_and_back(report) == report
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -18,7 +18,7 @@ import pytest
 
 from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.processes import remote_follower, remote_link
-from policyserver.server.processes.link import ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
+from policyserver.server.processes.link import ACTORS, ENDPOINTS, INTERRUPT, PAUSE, ROLL_BACK, Followed
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, Identity, NoCertificateError, make_identity
 from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
@@ -45,7 +45,7 @@ class Follower:
             note("drain"),
             self.gone.set,
             note("state"),
-            lambda: self.answer(),
+            lambda asked: self.answer(),
             {kind: note(kind) for kind in (INTERRUPT, PAUSE, ENDPOINTS)},
             {ROLL_BACK: lambda asked: ("rolled", asked)},
         )
@@ -172,6 +172,19 @@ def test_an_actor_that_leaves_is_not_waited_for_and_said_to_be_silent() -> None:
         link.close()
 
 
+def test_an_actor_is_silent_when_its_time_is_over_and_not_a_sign_of_life_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_follower, "BEAT_S", 60.0)
+    silent: queue.SimpleQueue[float] = queue.SimpleQueue()
+    link = RemoteLink("127.0.0.1", VERSION, silent_s=2.05, on_silent=lambda index: silent.put(time.monotonic()))
+    try:
+        with following(Follower(link)):
+            until(lambda: link.connected() == [1])
+            due_s = link._actors[1].heard_s + 2.05
+            assert 0.0 <= silent.get(timeout=20.0) - due_s <= 0.3
+    finally:
+        link.close()
+
+
 class SlowLines(logging.Handler):
     """Log lines with some words take their time, in which the other end's next sign of life comes."""
 
@@ -233,7 +246,7 @@ def plain_follower(
     on_grace_over: Callable[[], None] = nothing,
     on_heard: Callable[[], None] = nothing,
 ) -> RemoteFollower:
-    followed = Followed(lambda final: None, nothing, lambda state: None, nothing)
+    followed = Followed(lambda final: None, nothing, lambda state: None, lambda asked: None)
     hello = pb.Hello(index=1, version=VERSION, host="machine1")
     return RemoteFollower(where, secret, hello, followed, on_silent=on_silent, on_grace_over=on_grace_over, on_heard=on_heard)
 
@@ -344,6 +357,54 @@ def test_addresses_of_all_actors_reach_all_of_them(link: RemoteLink) -> None:
             follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=port)
         for follower in followers:
             until(lambda follower=follower: follower.next(ENDPOINTS) == {"10.0.0.1:9900": 9900, "10.0.0.1:9901": 9901})  # type: ignore[misc]
+
+
+def test_an_actor_that_ends_for_good_is_missed_no_more_and_its_successor_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    silent: list[int] = []
+    link = RemoteLink("127.0.0.1", VERSION, silent_s=2.5, on_silent=silent.append)
+    try:
+        first, second = Follower(link, 1), Follower(link, 2)
+        for follower, port in ((first, 9900), (second, 9901)):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=1)
+        both = {"10.0.0.1:9900": 1, "10.0.0.1:9901": 1}
+        with following(first):
+            with following(second):
+                until(lambda: first.next(ENDPOINTS) == both)
+                link.release(2)
+                assert first.next(ENDPOINTS) == {"10.0.0.1:9900": 1}
+            until(lambda: link.connected() == [1])
+            assert (silent, [each for each in caplog.records if each.levelno >= logging.WARNING]) == ([], [])
+            again = Follower(link, 2)
+            again.beat = pb.Beat(addresses=["10.0.0.1:9901"], episodes_open=1)
+            with following(again):
+                until(lambda: first.next(ENDPOINTS) == both)
+            until(lambda: silent == [2])
+    finally:
+        link.close()
+
+
+def test_clients_are_not_told_of_an_actor_that_is_built_and_not_taken_up(link: RemoteLink) -> None:
+    link.keep(ACTORS, 1)
+    followers = [Follower(link, 1), Follower(link, 2)]
+    with following(*followers):
+        for follower, port in zip(followers, (9900, 9901), strict=True):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{port}"], episodes_open=0)
+        assert followers[0].next(ENDPOINTS) == {"10.0.0.1:9900": 0}
+        until(lambda: 2 in link._addresses)
+        link.order(ACTORS, 2, stays=True)
+        until(lambda: followers[0].next(ENDPOINTS) == {"10.0.0.1:9900": 0, "10.0.0.1:9901": 0})
+
+
+def test_loads_that_change_are_told_with_the_signs_of_life_and_not_more_often(link: RemoteLink) -> None:
+    followers = [Follower(link, 1), Follower(link, 2)]
+    with following(*followers):
+        for index, follower in enumerate(followers):
+            follower.beat = pb.Beat(addresses=[f"10.0.0.1:{9900 + index}"], episodes_open=0)
+        until(lambda: len(followers[0].next(ENDPOINTS)) == 2)
+        for load in range(1, 4):
+            for index, follower in enumerate(followers):
+                follower.beat = pb.Beat(addresses=[f"10.0.0.1:{9900 + index}"], episodes_open=load)
+            until(lambda load=load: followers[1].next(ENDPOINTS) == {"10.0.0.1:9900": load, "10.0.0.1:9901": load})  # type: ignore[misc]
 
 
 def test_a_follower_without_a_daemon_says_that_it_is_gone(link: RemoteLink) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 import sys
 import threading
 import time
@@ -35,6 +36,7 @@ from ray.rllib.utils.metrics.stats import EmaStats
 from policyserver.client import PolicyClient
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.external_env.policy_server import PolicyServer
+from policyserver.server.runner.actor_addresses import ActorAddresses
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
 from tests.server.serving_loop_harness import CLIENT
@@ -283,12 +285,9 @@ def test_a_state_without_weights_changes_none(runner: ExternalEnvRunner) -> None
     assert acting(runner) == before
 
 
-def test_remote_instances_listen_on_ports_in_a_row(make_runner: Make) -> None:
-    runner = make_runner(0, num_env_runners=2)
-
+def test_remote_instances_listen_on_ports_in_a_row() -> None:
     def address(configured: str, index: int) -> str:
-        runner._serving_config = ServingConfig(ListenConfig(configured))
-        return runner._address(index)
+        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2, has_env=False).own(index)
 
     assert [address("127.0.0.1:9900", index) for index in (0, 1, 3)] == ["127.0.0.1:9900", "127.0.0.1:9900", "127.0.0.1:9902"]
     assert address("127.0.0.1:0", 3) == "127.0.0.1:0"
@@ -370,11 +369,9 @@ def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
     runner.stop()
     runner.stop()
     assert list(runner.sample()) == []  # type: ignore[arg-type]
-    config = ServingConfig(ListenConfig(address))
-    again = make_runner(0, num_env_runners=2)
-    again._serving_config = config
-    again._serve()
-    assert again.addresses() == [address]
+    host, _, port = address.rpartition(":")
+    with socket.create_server((host, int(port))):
+        pass
 
 
 @pytest.mark.usefixtures("private_ray")

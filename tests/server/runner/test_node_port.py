@@ -53,9 +53,9 @@ def test_a_port_on_which_another_program_listens_is_passed_over(port: int) -> No
         taken.close()
 
 
-@pytest.mark.parametrize(("host", "advertise"), [("127.0.0.1", ""), ("node", "gate.example.com:{port}")])
-def test_where_ports_alone_tell_actors_apart_each_index_has_its_own(port: int, host: str, advertise: str) -> None:
-    config = ListenConfig(address=f"{host}:{port}", advertise=advertise)
+@pytest.mark.parametrize("listen", [{"address": "127.0.0.1:{port}"}, {"address": "node:{port}", "advertise": "gate.example.com:{{port}}"}])
+def test_where_ports_alone_tell_actors_apart_each_index_has_its_own(port: int, listen: dict[str, str]) -> None:
+    config = ListenConfig(listen["address"].format(port=port), advertise=listen.get("advertise", "").format(port=port))
     for index in (1, 2):
         taken = NodePort(config, index, instances=2, node_ip=NODE_IP)
         assert taken.address == f"{NODE_IP}:{port + index - 1}"

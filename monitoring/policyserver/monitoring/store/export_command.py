@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from policyserver.common.standard_streams import LastingStream
+from policyserver.common.whole_file import writing_whole
 from policyserver.monitoring.line_protocol import tag_suffix
 from policyserver.monitoring.store.export import EXPORTED, Exporter, ExportSelection
 from policyserver.monitoring.store.export_pieces import whole_folder
@@ -88,13 +89,8 @@ def _write_whole(outputs: Mapping[Path | None, Callable[[BinaryIO], int]], out: 
             except OSError as error:
                 out.give_up(error)
             continue
-        part = path.with_name(f"{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                points = write(file)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with writing_whole(path) as part, part.open("wb") as file:
+            points = write(file)
         sys.stderr.write(f"{path}: {points:,} points\n")
 
 

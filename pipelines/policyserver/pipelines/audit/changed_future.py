@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,7 +77,7 @@ def check_changed_future(
     names = Rules.of(config.rules).numbers(source.slots)
     for number in range(cuts):
         make = _recorded_cut if source.is_recorded else _simulated_cut
-        cut = make(honest, episodes, concurrent, number, cuts, config.episodes_seed)
+        cut = make(honest, episodes, shares_of(concurrent, config.nodes.blocks), number, cuts, config.episodes_seed)
         try:
             changed_source = prices_of(config, cut.change)
         except ValueError as error:  # a file may be refused that ends otherwise
@@ -115,13 +115,13 @@ def _whole(honest: Played, episodes: range) -> dict[int, int]:
 # Where it is cut ---------------------------------------------------------------------------------------------------------------------
 
 
-def _simulated_cut(honest: Played, episodes: range, concurrent: int, number: int, cuts: int, seed: int) -> _Cut:
+def _simulated_cut(honest: Played, episodes: range, shares: Sequence[int], number: int, cuts: int, seed: int) -> _Cut:
     """Cut each block after the same part of its steps."""
     rng = np.random.default_rng((seed, number))
     through = "draws" if number % 2 else "bars"
-    first, known, bounds = episodes.start, {}, np.cumsum([0, *shares_of(concurrent)])
+    first, known, bounds = episodes.start, {}, np.cumsum([0, *shares])
     for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        slots = [_steps_of_slot(honest, first + slot, concurrent) for slot in range(begin, end)]
+        slots = [_steps_of_slot(honest, first + slot, sum(shares)) for slot in range(begin, end)]
         longest = max((start + count for slot in slots for each, start, count in slot if each in episodes), default=1)
         step = min(int((number // 2 + rng.random() * (number > 0)) / max(1, (cuts + 1) // 2) * longest), longest - 1)
         for slot in slots:
@@ -142,7 +142,7 @@ def _steps_of_slot(honest: Played, first: int, concurrent: int) -> list[tuple[in
     return found
 
 
-def _recorded_cut(honest: Played, episodes: range, concurrent: int, number: int, cuts: int, seed: int) -> _Cut:
+def _recorded_cut(honest: Played, episodes: range, shares: Sequence[int], number: int, cuts: int, seed: int) -> _Cut:
     """Cut all files at the time of a bar of an episode: of one after the other."""
     rng = np.random.default_rng((seed, number))
     chosen = honest.episodes[episodes[number * len(episodes) // cuts if cuts <= len(episodes) else number % len(episodes)]].bars

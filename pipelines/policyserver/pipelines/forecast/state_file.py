@@ -12,7 +12,6 @@ honest one: for that there is `regressor.state_sha256`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policyserver.common.settings import SettingsError
+from policyserver.common.whole_file import writing_whole
 from policyserver.pipelines.forecast.regressor import Learnt, RegressorConfig
 from policyserver.pipelines.forecast.river_objects import line_of
 from policyserver.pipelines.market.intervals import interval_text
@@ -175,17 +175,10 @@ class ForecastState:
         Raises:
             OSError: It can't be written.
         """
-        part = path.with_name(f"{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+        with writing_whole(path) as part, part.open("wb") as file:
+            file.write(self.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
 
     def require(self, wanted: ForecastState) -> None:
         """Refuse to go on from this with what a run is configured for.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from policyserver.pipelines.forecast.regressor import Prediction, RegressorConfig, ReturnRegressor
 from policyserver.pipelines.forecast.return_model import MEAN
@@ -27,13 +28,23 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_BARS = 1024
 """Bars learnt from one look at whether the run is ending to the next: about 50 ms with the default model."""
+_MOST_AHEAD = 64
+"""Most bars whose forecasts an episode reads at once."""
+_MOST_READ = 1 << 19
+"""Most forecasts that a block has read, 32 bytes each."""
 
 
 class Track:
     """The forecasts of one symbol's history, made as far as they were asked for. Thread-safe: the first who asks makes them."""
 
     def __init__(
-        self, symbol: str, history: History, config: RegressorConfig, stopping: Callable[[], bool], start: KeptModel | None = None
+        self,
+        symbol: str,
+        history: History,
+        config: RegressorConfig,
+        stopping: Callable[[], bool],
+        start: KeptModel | None = None,
+        offset: int = 0,
     ) -> None:
         """Begin before the first bar.
 
@@ -46,6 +57,7 @@ class Track:
             config: Of the regressor.
             stopping: Whether the run is ending, so that the forecasts are no longer needed.
             start: What the model begins with.
+            offset: Where its bars begin among those of all tracks.
 
         Raises:
             Exception: `start` can't be unpickled.
@@ -59,9 +71,10 @@ class Track:
         self._start = start
         self._first = 0 if start is None or start.until_ns is None else int(np.searchsorted(history.bars.time_ns, start.until_ns))
         self._wanted_until = len(history.bars) if history.played is None else history.played[1]
-        self._lock = threading.Lock()  # guards the walk, the model and what has been counted
+        self._lock = threading.Lock()  # guards the walk and the model
         self._forecasts = np.zeros((len(history.bars), 3))
-        self._counted = np.zeros(len(history.bars), dtype=np.bool_)
+        self.offset = offset
+        """Where its bars begin among those of all tracks."""
         self._begin()
 
     @property
@@ -71,11 +84,20 @@ class Track:
 
     def forecast(self, row: int) -> FloatArray:
         """Return the forecast as of a row of the history, float64 (3,); zeros when the run ends before it is made."""
+        self.known_from(row)
+        forecast: FloatArray = self.forecasts(np.array([row]))[0]
+        return forecast
+
+    def known_from(self, row: int) -> int:
+        """Make the forecast as of a row of the history; return how many are made, from the first on: no more than `row` if the run ends."""
         if row >= self._known:
             with self._lock:
                 self._walk(row)
-        forecast: FloatArray = self._forecasts[row]
-        return forecast
+        return self._known
+
+    def forecasts(self, rows: IntArray) -> FloatArray:
+        """Return the forecasts as of rows of the history, float64 (m, 3); zeros where they are not made yet."""
+        return self._forecasts.take(rows, axis=0)
 
     def kept(self) -> KeptModel | None:
         """Return what the model has learnt up to the bar that the walk has reached; None: nothing more than it began with.
@@ -88,13 +110,6 @@ class Track:
             if until <= self._first + 1:
                 return None
             return KeptModel.of(self._regressor.learnt(), int(self._history.bars.time_ns[until - 1]))
-
-    def counts(self, row: int) -> bool:
-        """Tell whether the forecast as of a row counts for the skill: when it is first played, for in every other window it is the same."""
-        with self._lock:
-            first = row < self._known and not self._counted[row]
-            self._counted[row] |= first
-        return bool(first)
 
     def _begin(self) -> None:
         """Go back before the first bar, with a regressor that knows what it began with."""
@@ -157,16 +172,42 @@ class Tracks:
         self._start = start or {}
         self._config = config
         self._stopping = stopping
-        self._lock = threading.Lock()  # guards the table
+        self._lock = threading.Lock()  # guards the table, and what has been counted
         self._tracks: dict[tuple[str, tuple[int, int] | None], Track] = {}
+        self._n_bars = 0
+        self._counted = np.zeros(0, dtype=np.bool_)  # of each bar of all tracks, by their offsets
 
     def of(self, symbol: str, history: History) -> Track:
         """Return the track of a symbol's history."""
         key = symbol, history.played
         with self._lock:
             if key not in self._tracks:
-                self._tracks[key] = Track(symbol, history, self._config, self._stopping, self._start.get(symbol))
+                start = self._start.get(symbol)
+                self._tracks[key] = Track(symbol, history, self._config, self._stopping, start, self._n_bars)
+                self._n_bars += len(history.bars)
+                if len(self._counted) < self._n_bars:
+                    self._counted = np.concatenate([self._counted, np.zeros(self._n_bars, dtype=np.bool_)])
             return self._tracks[key]
+
+    def count(self, bars: IntArray) -> npt.NDArray[np.bool_]:
+        """Tell which forecasts count for the skill: as of a bar the one that is first played, for in every other window it is the same.
+
+        Args:
+            bars: The offset of a track and a row of its history, added up, int64 (m,).
+
+        Returns:
+            Bool (m,).
+        """
+        with self._lock:
+            counts = ~self._counted.take(bars)
+            if len(bars) == 1:
+                self._counted[bars] = True
+            elif np.count_nonzero(counts):
+                firsts = np.zeros_like(counts)
+                firsts[np.unique(bars, return_index=True)[1]] = True
+                counts &= firsts
+                self._counted[bars] = True
+        return counts
 
     def kept(self) -> dict[str, KeptModel]:
         """Return of each symbol what its model has learnt: that of the track which has learnt furthest.
@@ -191,17 +232,26 @@ class Tracks:
 
 
 class TrackForecaster:
-    """Reads the forecasts of a block's rows from the tracks of what they trade. See `Forecaster`."""
+    """Reads the forecasts of a block's rows from the tracks of what they trade. See `Forecaster`.
+
+    A row reads those of some bars at once, as far as its tracks know them: so there is Python for a row once in so many bars. It reads none
+    that its tracks would have to make first but the next one.
+    """
 
     def __init__(self, view: View, tracks: Tracks) -> None:
         """Read from `tracks` into `view`."""
         self._view = view
         self._tracks = tracks
-        n_rows = view.shape.n_rows
+        n_rows, n_symbols = view.forecast.shape[:2]
         self._of_row: list[list[Track]] = [[] for _ in range(n_rows)]
         self._first_action = np.zeros(n_rows, dtype=np.int64)
         self._own_rows: list[IntArray | None] = [None] * n_rows
         self._forecast = np.zeros(n_rows, dtype=np.bool_)
+        ahead = max(1, min(_MOST_AHEAD, _MOST_READ // (n_rows * n_symbols)))
+        self._read = np.zeros((n_rows, ahead, *view.forecast.shape[1:]))
+        self._bars = np.zeros((n_rows, ahead, n_symbols), dtype=np.int64)  # of these forecasts, as in `Tracks.count`; -1: it was not made
+        self._from = np.zeros(n_rows, dtype=np.int64)
+        self._n_read = np.zeros(n_rows, dtype=np.uint64)  # bars that are read, from that one on
 
     def begin(self, rows: IntArray, episodes: Sequence[Episode]) -> None:
         """See `Forecaster`."""
@@ -210,35 +260,48 @@ class TrackForecaster:
             self._first_action[row] = episode.first_row + episode.bars.warmup_bars - 1
             self._own_rows[row] = None if episode.own_rows is None else episode.own_rows[episode.bars.warmup_bars - 1 :]
         self._forecast[rows] = False
+        self._n_read[rows] = 0
 
     def learn(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """See `Forecaster`. The tracks have learnt by themselves; what counts is told."""
         view = self._view
-        errors = view.statistics.prices.last_return[rows] - view.forecast[rows, :, MEAN]
         returns = view.statistics.prices.last_return[rows]
-        has_bar = (view.stale_bars[rows] == 0).tolist()
-        counts = np.array(
-            [
-                [
-                    bool(self._forecast[row]) and is_new and track.counts(place)
-                    for (track, place), is_new in zip(self._places(row, clock - 1), own, strict=True)
-                ]
-                for row, clock, own in zip(rows.tolist(), view.clock[rows].tolist(), has_bar, strict=True)
-            ],
-            dtype=np.bool_,
-        )
+        errors = returns - view.forecast[rows, :, MEAN]
+        counts = (view.stale_bars[rows] == 0) & self._forecast[rows][:, None]
+        if np.count_nonzero(counts):
+            at = self._read_at(rows, view.clock[rows] - 1)
+            bars = self._bars[rows, at]
+            counts &= bars >= 0
+            counts[counts] = self._tracks.count(bars[counts])
         return np.square(errors[counts]), np.square(returns[counts])
 
     def predict(self, rows: IntArray) -> None:
         """See `Forecaster`."""
-        for row, clock in zip(rows.tolist(), self._view.clock[rows].tolist(), strict=True):
-            for symbol, (track, place) in enumerate(self._places(row, clock)):
-                self._view.forecast[row, symbol] = track.forecast(place)
+        self._view.forecast[rows] = self._read[rows, self._read_at(rows, self._view.clock[rows])]
         self._forecast[rows] = True
 
-    def _places(self, row: int, clock: int) -> list[tuple[Track, int]]:
-        """Return each symbol's track, and the row of its history that is its newest at a bar of the episode."""
-        tracks, own_rows = self._of_row[row], self._own_rows[row]
+    def _read_at(self, rows: IntArray, clock: IntArray) -> IntArray:
+        """Return where in what was read the forecasts as of bars of some episodes are, int64 (m,); read those that are not there."""
+        at = clock - self._from.take(rows)
+        missing = at.view(np.uint64) >= self._n_read.take(rows)  # one that is before them all is a large number
+        if np.count_nonzero(missing):
+            for row, first in zip(rows[missing].tolist(), clock[missing].tolist(), strict=True):
+                self._read_ahead(row, first)
+            at = clock - self._from.take(rows)
+        return at
+
+    def _read_ahead(self, row: int, clock: int) -> None:
+        """Read the forecasts of an episode from a bar on."""
+        tracks, own_rows, ahead = self._of_row[row], self._own_rows[row], self._read.shape[1]
         if own_rows is None:
-            return [(tracks[0], int(self._first_action[row]) + clock)]
-        return list(zip(tracks, own_rows[clock].tolist(), strict=True))
+            first = int(self._first_action[row]) + clock
+            places = np.arange(first, first + ahead)[:, None]
+        else:
+            places = own_rows[clock : clock + ahead]
+        known = [track.known_from(place) for track, place in zip(tracks, places[0].tolist(), strict=True)]
+        count = max(1, min(int(np.searchsorted(places[:, symbol], until)) for symbol, until in enumerate(known)))
+        for symbol, (track, until) in enumerate(zip(tracks, known, strict=True)):
+            of_history = places[:count, symbol]
+            self._read[row, :count, symbol] = track.forecasts(of_history)
+            self._bars[row, :count, symbol] = np.where(of_history < until, track.offset + of_history, -1)
+        self._from[row], self._n_read[row] = clock, count

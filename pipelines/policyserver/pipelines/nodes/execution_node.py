@@ -10,6 +10,8 @@ from policyserver.pipelines.order_records import record_fills, record_order_even
 class ExecutionNode(PipelineNode[MarketEvent]):
     """Orders against bars; see `policyserver.pipelines.market.execution`."""
 
+    is_lent = True
+
     def _process(self, batch: list[MarketEvent]) -> None:
         events = []
         for event in batch:

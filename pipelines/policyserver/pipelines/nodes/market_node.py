@@ -11,6 +11,8 @@ from policyserver.pipelines.replay.turn import Turn
 class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
     """Takes the next bar of each row. Nothing downstream holds a later one."""
 
+    is_lent = True
+
     def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, wiring)

@@ -9,6 +9,8 @@ from policyserver.pipelines.nodes.pipeline_node import PipelineNode
 class PortfolioNode(PipelineNode[ActionEvent]):
     """Submits what the action scheme makes of the actions, or closes the positions of rows that had no action in time."""
 
+    is_lent = True
+
     def _process(self, batch: list[ActionEvent]) -> None:
         orders: list[OrderEvent] = []
         for event in batch:

@@ -29,6 +29,8 @@ _SHOW_S = 0.05
 class RewardNode(PipelineNode[FillEvent]):
     """Computes each action's reward one bar after it."""
 
+    is_lent = True
+
     def __init__(self, name: str, wiring: Wiring) -> None:
         """Make the node; see `Node`."""
         super().__init__(name, wiring)

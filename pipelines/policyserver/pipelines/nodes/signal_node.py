@@ -22,6 +22,8 @@ _REPORT_FORECASTS = 1000
 class SignalNode(PipelineNode[RewardEvent]):
     """Works the forecasters of its blocks: each belongs to its block, and no other thread touches it."""
 
+    is_lent = True
+
     def __init__(self, name: str, wiring: Wiring, skipped: Callable[[], int]) -> None:
         """Make the node; see `Node`. `skipped` counts the labels of the run that were not learnt, because they were not finite."""
         super().__init__(name, wiring)

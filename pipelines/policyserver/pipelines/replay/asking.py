@@ -20,8 +20,8 @@ from policyserver.common.settings import SettingsError
 from policyserver.pipelines.events import EndEvent
 from policyserver.pipelines.played_block import Observations
 from policyserver.pipelines.replay.columns import ActionType
-from policyserver.pipelines.replay.comparison import Difference, DifferentError
-from policyserver.pipelines.replay.replayed_run import NotReplayableError, RecordedRun
+from policyserver.pipelines.replay.comparison import Difference, DifferentError, NotReplayableError
+from policyserver.pipelines.replay.replayed_run import RecordedRun
 from policyserver.pipelines.replay.replayer import RecordedPolicy
 from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import connect

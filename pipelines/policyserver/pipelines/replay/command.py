@@ -32,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Replay each part of a run; return the exit status: 0 equal, 1 different, 2 not replayable."""
-    from policyserver.pipelines.replay.replayed_run import NotReplayableError, RecordedRun, ReplayResult
+    from policyserver.pipelines.replay.comparison import NotReplayableError
+    from policyserver.pipelines.replay.replayed_run import RecordedRun, ReplayResult
     from policyserver.pipelines.replay.run_folder import parts_of
 
     results: list[ReplayResult] = []

@@ -25,6 +25,10 @@ class Difference:
     replayed: Any
 
 
+class NotReplayableError(Exception):
+    """A run can't be replayed; the text says why, in one line."""
+
+
 class DifferentError(Exception):
     """A replay differs from its run."""
 

@@ -15,17 +15,13 @@ from policyserver.pipelines.forecast_start import start_of
 from policyserver.pipelines.market.catalog import file_hash
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.prices import PriceSource
-from policyserver.pipelines.replay.comparison import DifferentError
+from policyserver.pipelines.replay.comparison import DifferentError, NotReplayableError
 from policyserver.pipelines.replay.event_file import EventFileError, EventLogReader
 from policyserver.pipelines.replay.provenance import Provenance, data_files
 from policyserver.pipelines.replay.replayer import RecordedPolicy, Replayer
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, RUN_FILE, START_FILE
 from policyserver.pipelines.replay.turn import StepOutcome
 from policyserver.pipelines.run import source_of
-
-
-class NotReplayableError(Exception):
-    """A run can't be replayed; the text says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)

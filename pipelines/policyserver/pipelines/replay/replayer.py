@@ -24,7 +24,7 @@ from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.played_block import Observations, PlayedBlock
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.replay.columns import ActionType
-from policyserver.pipelines.replay.comparison import compare
+from policyserver.pipelines.replay.comparison import NotReplayableError, compare
 from policyserver.pipelines.replay.turn import StepOutcome, Turn
 from policyserver.pipelines.runtime.inbox import NodeConfig
 
@@ -127,7 +127,9 @@ class Replayer:
         """
         alone = dataclasses.replace(
             config,
-            nodes=NodesConfig(signal_threads=1, policy_threads=1, reward_threads=1, inbox=NodeConfig(max_restarts=0)),
+            nodes=NodesConfig(
+                signal_threads=1, policy_threads=1, reward_threads=1, inbox=NodeConfig(max_restarts=0), blocks=config.nodes.blocks
+            ),
             episodes=dataclasses.replace(config.episodes, steps=None),  # the log says when the run ended
         )
         self._policy = policy
@@ -194,7 +196,14 @@ class Replayer:
 
     def _open(self, recorded: Turn) -> None:
         """Make a block whose rows are vacant, in place of the one of its number, if there is any."""
-        old = self._pipeline.blocks[recorded.block]
+        rows = [block.block.shape.n_rows for block in self._pipeline.blocks]
+        number, received = recorded.block, len(recorded.opened[0])
+        if number >= len(rows) or rows[number] != received:
+            expected = rows[number] if number < len(rows) else "none"
+            raise NotReplayableError(
+                f"block {number}: expected {expected} episodes, received {received}: the run shared its episodes among blocks otherwise"
+            )
+        old = self._pipeline.blocks[number]
         new = self._pipeline.make_block(recorded.block, old.first_slot, old.block.shape.n_rows)
         new.rounds[:] = recorded.opened[0]
         self._blocks[recorded.block] = new

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from annotated_types import Ge, Gt
 
 from policyserver.common.settings import Config
+from policyserver.pipelines.runtime.relay import Lent, lend
 
 EventT = TypeVar("EventT")
 
@@ -69,6 +70,8 @@ class Inbox(Generic[EventT]):
         self.rank = next(_ranks)
         """Locks of several inboxes are taken in this order."""
         self.on_drop = on_drop
+        self.lends: Lent | None = None
+        """Its node, if that may be lent to a thread that pushes; see `policyserver.pipelines.runtime.relay`."""
         self._name = name
         self._options = options
         self._events: list[EventT] = []
@@ -81,6 +84,11 @@ class Inbox(Generic[EventT]):
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the node's thread waits, and is neither woken nor kept at rest while the node is lent."""
+        return self._is_waiting
 
     def take(self) -> list[EventT]:
         """Empty it and return what was in it. Under the lock."""
@@ -138,8 +146,13 @@ class Inbox(Generic[EventT]):
                 self.queue_max = count
             if self._is_waiting:
                 self._is_waiting = False
-                self._bell.release()
+                if self.lends is None or not lend(self.lends):
+                    self._bell.release()
         return True
+
+    def rest_again(self) -> None:
+        """Let the wait of the node's thread, which a push that lent the node has kept up, go on as before. Under the lock."""
+        self._is_waiting = True
 
     def put(self, events: Sequence[EventT]) -> Sequence[EventT]:
         """Take events for which there is room; return what was dropped for them. Under the lock."""

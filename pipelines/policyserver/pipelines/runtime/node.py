@@ -4,6 +4,8 @@
                  |         ^                                                  ^
                raises -> restarts, at most max_restarts times; then ----------+
 
+A node that never waits may have its batch handled by the thread that brought it (`policyserver.pipelines.runtime.relay`).
+
 A node that raises hands the batch that it had to its supervisor. Once it stays down, its inbox refuses events with `NodeFailedError`, and
 the supervisor knows the error. Nothing is lost without being named.
 """
@@ -16,9 +18,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Any, ClassVar, Generic, Protocol
 
 from policyserver.pipelines.runtime.inbox import EventT, Inbox, NodeClosedError, NodeConfig, push_together
+from policyserver.pipelines.runtime.relay import open_relay, take_lent
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ class Supervisor(Protocol):
     """Is told when a node fails or its inbox drops events."""
 
     def node_failed(self, node: Node[Any], error: BaseException, in_hand: Sequence[Any], *, restarts: bool) -> None:
-        """Take the events the node had in hand; none of them was passed on. Called on the node's thread."""
+        """Take the events the node had in hand; none of them was passed on. Called on the thread that had them."""
 
     def events_dropped(self, node: Node[Any], events: Sequence[Any]) -> None:
         """Take the events that a full inbox dropped. Called on the thread that pushed."""
@@ -59,8 +62,12 @@ class Node(Generic[EventT]):
     Subclasses fill in `_process` and `_stop`; the public methods are final. `_process` passes events on *after* it has handled the whole
     batch, so that a failure finds every event of the batch still in its hand.
 
-    One lock guards the inbox and the counters. It is never held while a hook runs.
+    One lock guards the inbox and the counters. It is never held while a hook runs, and one thread alone runs `_process` at a time.
     """
+
+    is_lent: ClassVar[bool] = False
+    """Whether a thread that passes events on to it may handle them, while its own is at rest. For a node whose `_process` waits for nothing
+    and is not called by the time."""
 
     def __init__(
         self, name: str, options: NodeConfig | None = None, *, interval_s: float | None = None, supervisor: Supervisor | None = None
@@ -80,6 +87,10 @@ class Node(Generic[EventT]):
         self.supervisor = supervisor
         self.inbox: Inbox[EventT] = Inbox(name, self.options, on_drop=self._tell_of_dropped)
         """What waits; others fill it by `push_many` or `policyserver.pipelines.runtime.inbox.push_together`."""
+        if self.is_lent:
+            if interval_s is not None or type(self)._wait_s is not Node._wait_s:
+                raise ValueError(f"node {name}: expected neither interval_s nor a _wait_s hook, for {type(self).__name__}.is_lent is true")
+            self.inbox.lends = self
         self._lock = self.inbox.lock
         self._flushes: list[Future[None]] = []
         self._flushing: list[Future[None]] = []
@@ -176,13 +187,14 @@ class Node(Generic[EventT]):
 
     def _run(self) -> None:
         try:
-            while True:
+            while not self._has_failed():
                 try:
                     self._loop()
                     return
                 except BaseException as error:  # whatever a hook raised, even SystemExit: it goes to the supervisor
-                    if not self._recover(error):
-                        return
+                    if (lent := take_lent()) is not None:
+                        lent.give_back()
+                    self._recover(error)
         finally:
             with self._lock:
                 self.inbox.close()
@@ -194,42 +206,84 @@ class Node(Generic[EventT]):
             except Exception:
                 logger.exception("node %s: its _stop hook failed", self.name)
 
+    def _has_failed(self) -> bool:
+        with self._lock:
+            return self.inbox.error is not None
+
     def _loop(self) -> None:
-        """Drain and handle until the stop is requested and the inbox is empty."""
+        """Drain and handle until the stop is requested and the inbox is empty, or the node has failed while it was lent."""
+        inbox = self.inbox
         while True:
             with self._lock:
                 is_due = self._wait_for_work()
-                batch = self.inbox.take()
-                self._flushing = flushes = self._flushes
-                self._flushes = []
-                self._in_hand = batch
-                closing = self.inbox.closing
-            if batch or is_due:
-                self._process(batch)
-            with self._lock:
-                self._in_hand = ()
-                self._flushing = []
-                self._processed += len(batch)
-                ended = closing and not self.inbox
-            for future in flushes:
-                future.set_result(None)
-            if ended:
+                if inbox.error is not None:
+                    return
+            if self._handle_batch(is_due):
                 return
+            while (lent := take_lent()) is not None:
+                if inbox or inbox.closing:
+                    lent.give_back()
+                else:
+                    lent.handle()
+
+    def _handle_batch(self, is_due: bool) -> bool:
+        """Handle what is in the inbox; returns whether the node has come to its end. Raises what the hook does."""
+        with self._lock:
+            batch = self.inbox.take()
+            self._flushing = flushes = self._flushes
+            self._flushes = []
+            self._in_hand = batch
+            closing = self.inbox.closing
+        if batch or is_due:
+            open_relay()
+            self._process(batch)
+        with self._lock:
+            self._in_hand = ()
+            self._flushing = []
+            self._processed += len(batch)
+            ended = closing and not self.inbox
+        for future in flushes:
+            future.set_result(None)
+        return ended
+
+    # Lent to another thread, see `policyserver.pipelines.runtime.relay` ---------------------------------------------------------------
+
+    def handle(self) -> None:
+        """Handle what is in the inbox on the calling thread, while this node is lent to it. Never raises."""
+        try:
+            self._handle_batch(False)
+        except BaseException as error:  # as on the node's own thread
+            if (lent := take_lent()) is not None:
+                lent.give_back()
+            self._recover(error)
+        inbox = self.inbox
+        with self._lock:
+            inbox.rest_again()
+            if inbox or inbox.closing or self._flushes or inbox.error is not None:
+                inbox.wake()
+
+    def give_back(self) -> None:
+        """Let the node's own thread handle what is in the inbox."""
+        with self._lock:
+            self.inbox.rest_again()
+            self.inbox.wake()
+
+    # Inside, on either thread ---------------------------------------------------------------------------------------------------------
 
     def _wait_for_work(self) -> bool:
         """Wait, with the lock held, for events, a flush, or the stop; return whether `_process` is to be called without events, too."""
         inbox, has_interval = self.inbox, self.interval_s is not None
         wait_s = self.interval_s if has_interval else self._wait_s()
         ends_s = None if wait_s is None else time.monotonic() + wait_s
-        while not (inbox.closing or self._flushes or (len(inbox) and not has_interval)):
+        while not (inbox.closing or self._flushes or inbox.error is not None or (len(inbox) and not has_interval)):
             left_s = None if ends_s is None else ends_s - time.monotonic()
             if left_s is not None and left_s <= 0.0:
                 return True
             inbox.wait(left_s)
         return has_interval
 
-    def _recover(self, error: BaseException) -> bool:
-        """Count and report a failure; return whether the node starts again."""
+    def _recover(self, error: BaseException) -> None:
+        """Count and report a failure; close the inbox if the node does not start again."""
         with self._lock:
             self._failures += 1
             in_hand, self._in_hand = self._in_hand, ()
@@ -247,4 +301,3 @@ class Node(Generic[EventT]):
             future.set_exception(error)
         if self.supervisor is not None:
             self.supervisor.node_failed(self, error, in_hand, restarts=again)
-        return again

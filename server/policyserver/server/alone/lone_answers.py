@@ -52,4 +52,4 @@ class LoneAnswers(ServingAnswers):
             grpc.StatusCode.FAILED_PRECONDITION,
         )
 
-    pause_learning = resume_learning = save_checkpoint = pin_checkpoint = roll_back = promote = restart_actors = _refuse
+    pause_learning = resume_learning = save_checkpoint = pin_checkpoint = roll_back = promote = restart_actors = scale_actors = _refuse

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PLANNED_ENDS = "planned_ends"
+"""Attribute of an env runner group: the indices of actors that were ended on purpose, with nothing to lose, and are not back yet."""
 _OBJECT_PREFIX = "python:"
 
 
@@ -184,7 +186,7 @@ def cpu_tickets(config: AlgorithmConfig) -> int:
     """Count the logical CPUs that Ray needs to start all actors of this algorithm."""
     learners = config.num_learners * (config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, int | float) else 1)
     runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
-    aggregators = config.num_learners * (config.num_aggregator_actors_per_learner or 0)
+    aggregators = max(config.num_learners, 1) * (config.num_aggregator_actors_per_learner or 0)  # for the daemon's own learner, too
     return 2 + math.ceil(float(learners + runners + aggregators))  # the driver, and one for RLlib's helper actors
 
 
@@ -219,7 +221,10 @@ def _place(built: AlgorithmConfig, config: ServerConfig) -> None:
 
 def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **_: Any) -> None:
     """Let restarted actors serve, now that RLlib has given them the current weights."""
-    logger.warning("serving actors %s were restarted: their open episodes and the steps that waited in them are lost", env_runner_indices)
+    planned: set[int] = getattr(env_runner_group, PLANNED_ENDS, set())
+    if lost := [index for index in env_runner_indices if index not in planned]:
+        logger.warning("serving actors %s were restarted: their open episodes and the steps that waited in them are lost", lost)
+    planned.difference_update(env_runner_indices)
     env_runner_group.foreach_env_runner(lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False)
 
 

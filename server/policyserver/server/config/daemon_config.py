@@ -42,10 +42,10 @@ class LearnerConfig(Config):
     enabled: bool = True
     """Whether there is a learner. Without one a checkpoint is served as it is, in one process and without Ray."""
     threads: Annotated[int, Ge(1)] = 1
-    """Threads of the learner's tensor operations."""
+    """Threads of the tensor operations of the learner, or of each of several."""
     niceness: Annotated[int, Interval(ge=0, le=19)] = 5
-    """Niceness of the learning process, and of its session if that is its own; the serving actors run at 0, so that an update doesn't delay
-    an action."""
+    """Niceness of the daemon and of learners in processes of their own, and of their sessions where these are their own; the serving actors
+    run at 0, so that an update doesn't delay an action."""
     max_failures: Annotated[int, Ge(1)] = 3
     """Training iterations that may fail in a row; then the server writes a checkpoint and exits with an error."""
     retry_backoff_s: Annotated[float, Ge(0)] = 1.0

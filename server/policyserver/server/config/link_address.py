@@ -18,6 +18,8 @@ class RemoteAddress:
     """Time without a sign of life after which the other end is silent."""
     grace_s: float = 60.0
     """Time that an actor goes on serving while the daemon is silent."""
+    sends_secrets: bool = False
+    """Whether certificate, key and token come over the link, in place of files on the actor's machine."""
 
 
 LinkAddress = Path | RemoteAddress

@@ -49,6 +49,11 @@ def is_of_each_node(address: str) -> bool:
     return True
 
 
+def interface_of(address: str) -> str:
+    """Return the name of this machine's interface that has an address; empty if none has it."""
+    return next((name for name, group in _addresses().items() if address in group), "")
+
+
 def is_unique_by_node(address: str, advertise: str) -> bool:
     """Tell whether the same port is another address on each node, for servers and for clients: then ports need not differ."""
     return is_of_each_node(address) and (not advertise or _NODE_IP in advertise)

@@ -41,6 +41,11 @@ class RayConfig(Config):
     insecure: bool = False
     """Whether a cluster is joined that asks for no authentication: any program that reaches it runs code on all its nodes."""
 
+    send_secrets: bool = False
+    """Whether the daemon sends the certificate, key and token that `[listen]` names to its serving actors, over its own encrypted link, so
+    that they need not lie on each node. The actors keep them in memory. Needs Ray's TLS (`RAY_USE_TLS=1`): what lets an actor in at the
+    link comes by Ray's own connections."""
+
     silent_s: Annotated[float, Interval(ge=2, le=600)] = 5.0
     """Time without a sign of life, which comes once a second, after which the daemon leaves a serving actor out of sampling, and an actor
     goes on without the learner: its clients wait for none, and their steps by-pass it and are counted."""
@@ -64,7 +69,7 @@ class RayConfig(Config):
         if (size := len(json.dumps(self.runtime_env, default=str))) > _MOST_RUNTIME_ENV_BYTES:
             raise ValueError(f"runtime_env: expected at most {_MOST_RUNTIME_ENV_BYTES} bytes as JSON, received {size}")
         if not self.address:
-            for name in ("namespace", "serving_resources", "learner_resources", "runtime_env", "insecure"):
+            for name in ("namespace", "serving_resources", "learner_resources", "runtime_env", "insecure", "send_secrets"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: expected ray.address with it, for it is about a cluster; received none")
 

@@ -42,6 +42,9 @@ class ListenConfig(Config):
     are fewer."""
     reflection: bool = True
     """Whether gRPC server reflection is served, so that grpcurl works without the .proto files."""
+    max_actors: Annotated[int, Interval(ge=1, le=1000)] = 8
+    """Largest number of serving actors that `policy-server ctl scale` makes, unless the server began with more. The ports of those that may
+    come are not kept free meanwhile."""
     advertise: str = ""
     """With `ray.address`: HOST:PORT that clients are told of a serving actor, with `{node_ip}` and `{port}` for those it has, where they
     reach it by others, as behind NAT. Empty: the address that it listens on."""

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from policyserver.common.endpoints import parse_address
 from policyserver.common.listening import read_file, read_token
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.control.admin_server import SOCKET
+from policyserver.server.control.ctl_output import Plain, laid_out, plain
 from policyserver.v1 import admin_service_pb2 as pb
 from policyserver.v1 import admin_service_pb2_grpc as pb_grpc
 
@@ -36,10 +37,12 @@ _LOOK_AGAIN_S = 0.1
 """Time between two looks for a server that is not there yet, or still there."""
 _RESTART_S = 600.0
 """Longest time that one serving actor may take to hand off its steps and to come back."""
+_TIMEOUT_S = 60.0
+"""Longest wait for an action, unless it is told otherwise."""
+_MOST_TIMEOUT_S = 7 * 86_400.0
+_MOST_CHANGES = 1000
+"""More serving actors than a server may have."""
 _CHANNEL_OPTIONS = [("grpc.enable_retries", 0)]
-
-Plain = dict[str, Any]
-"""A message as JSON has it."""
 
 
 class CtlError(Exception):
@@ -70,7 +73,12 @@ def add_actions(ctl: argparse.ArgumentParser) -> None:
         )
         parser.add_argument("--token_file", "--token-file", type=Path, metavar="FILE", help="file with the token of admin.token_file")
         parser.add_argument(
-            "--timeout_s", "--timeout-s", type=float, default=60.0, metavar="S", help="seconds to wait at most (default: 60)"
+            "--timeout_s",
+            "--timeout-s",
+            type=_seconds,
+            default=_TIMEOUT_S,
+            metavar="S",
+            help=f"seconds to wait at most (default: {_TIMEOUT_S:g})",
         )
         parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -174,7 +182,7 @@ def _wait_ready(parsed: argparse.Namespace) -> Plain:
             last = error
         time.sleep(min(_LOOK_AGAIN_S, left_s))
     found = last if isinstance(last, CtlError) else f"it is {last['state']}"
-    raise CtlError(f"expected a server that serves within {parsed.timeout_s:g} s: {found}", EXIT_NOT_IN_TIME)
+    raise CtlError(f"expected a server that serves within {parsed.timeout_s:g} s (--timeout_s): {found}", EXIT_NOT_IN_TIME)
 
 
 def _drain(parsed: argparse.Namespace) -> Plain:
@@ -195,14 +203,36 @@ def _drain(parsed: argparse.Namespace) -> Plain:
     return answer | {"ended": not parsed.no_wait}
 
 
+def _drop(parsed: argparse.Namespace) -> Plain:
+    """Drop a policy; say so where there was none of that name, as the name may be misspelt."""
+    answer = _ask(parsed, "DropPolicy", pb.DropPolicyRequest(name=parsed.name))
+    if not answer["was_loaded"]:
+        there = ", ".join(answer["loaded"]) or "none"
+        sys.stderr.write(f"policy-server ctl drop: no loaded policy is called {parsed.name!r}; loaded: {there}\n")
+    return answer
+
+
 def _restart_actors(parsed: argparse.Namespace) -> Plain:
     """Replace the serving actors; each has its own time, so the call has that of all of them."""
-    try:
-        drain_timeout_s = float(parsed.drain_timeout_s)
-    except ValueError as error:
-        raise CtlError(f"--drain_timeout_s: expected seconds, received {parsed.drain_timeout_s!r}", EXIT_WRONG) from error
+    drain_timeout_s = _drain_timeout_s(parsed)
     timeout_s = max(parsed.timeout_s, _status(parsed)["actors_expected"] * (drain_timeout_s + _RESTART_S))
     return _ask(parsed, "RestartActors", pb.RestartActorsRequest(drain_timeout_s=drain_timeout_s), timeout_s)
+
+
+def _scale(parsed: argparse.Namespace) -> Plain:
+    """Change the number of serving actors; each that comes or goes has its own time."""
+    drain_timeout_s = _drain_timeout_s(parsed)
+    changes = abs(_status(parsed)["actors_expected"] - parsed.actors)
+    timeout_s = max(parsed.timeout_s, min(changes, _MOST_CHANGES) * (drain_timeout_s + _RESTART_S))
+    request = pb.ScaleActorsRequest(actors=parsed.actors, drain_timeout_s=drain_timeout_s)
+    return _ask(parsed, "ScaleActors", request, timeout_s)
+
+
+def _drain_timeout_s(parsed: argparse.Namespace) -> float:
+    try:
+        return float(parsed.drain_timeout_s)
+    except ValueError as error:
+        raise CtlError(f"--drain_timeout_s: expected seconds, received {parsed.drain_timeout_s!r}", EXIT_WRONG) from error
 
 
 def _pin(pinned: bool) -> Callable[[argparse.Namespace], Plain]:
@@ -230,9 +260,31 @@ def _checkpoint_number(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= _MOST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most {_MOST_TIMEOUT_S:,.0f}, received {text!r}")
+    return seconds
+
+
+def _actor_count(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected how many serving actors there should be, from 1 on, received {text}")
+    return int(text)
+
+
 _NUMBER: dict[str, Any] = {"type": _checkpoint_number, "metavar": "N", "help": "number of the checkpoint"}
 
 _POLICY: dict[str, Any] = {"type": str, "metavar": "NAME", "help": "what episodes call it"}
+
+_DRAIN_TIMEOUT: dict[str, Any] = {
+    "default": 60.0,
+    "metavar": "S",
+    "help": "longest time that the open episodes of each that goes have to end in, seconds (default: 60)",
+}
 
 _ACTIONS = {
     "status": _Action("say how serving and learning are", _status),
@@ -262,7 +314,7 @@ _ACTIONS = {
     ),
     "drop": _Action(
         "begin no new episodes with a loaded policy; the open ones go on",
-        lambda parsed: _ask(parsed, "DropPolicy", pb.DropPolicyRequest(name=parsed.name)),
+        _drop,
         name=_POLICY,
     ),
     "promote": _Action(
@@ -273,11 +325,13 @@ _ACTIONS = {
     "restart-actors": _Action(
         "replace the serving actors one after another, without a step lost",
         _restart_actors,
-        drain_timeout_s={
-            "default": 60.0,
-            "metavar": "S",
-            "help": "longest time that the open episodes of each have to end in, seconds (default: 60)",
-        },
+        drain_timeout_s=_DRAIN_TIMEOUT,
+    ),
+    "scale": _Action(
+        "change the number of serving actors, without a step lost",
+        _scale,
+        actors={"type": _actor_count, "metavar": "N", "help": "how many there should be, from 1 to listen.max_actors"},
+        drain_timeout_s=_DRAIN_TIMEOUT,
     ),
     "drain": _Action(
         "stop the server as SIGTERM does, and wait for its end",
@@ -292,55 +346,3 @@ _ACTIONS = {
         level={"choices": ("DEBUG", "INFO", "WARNING", "ERROR"), "help": "least severity that is logged"},
     ),
 }
-
-
-# What is printed ------------------------------------------------------------------------------------------------------------------------
-
-
-def plain(message: Any) -> Plain:
-    """Return a message as JSON has it: null where a field is unset, the names of enums in lower case without their prefix."""
-    values: Plain = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.enum_type is not None:
-            prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-            values[field.name] = field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
-        elif hasattr(value, "extend"):
-            values[field.name] = [plain(each) for each in value]
-        elif field.has_presence and not message.HasField(field.name):
-            values[field.name] = None
-        else:
-            values[field.name] = plain(value) if field.message_type is not None else value
-    return values
-
-
-def laid_out(answer: Plain, indent: str = "") -> Iterator[str]:
-    """Lay an answer out for a person: a line for each value, a line for each entry of a list."""
-    width = max(len(name) for name in answer)
-    for name, value in answer.items():
-        if isinstance(value, list):
-            yield f"{indent}{name.replace('_', ' ')}: {len(value)}"
-            for each in value:
-                yield indent + "  " + "   ".join(f"{key.replace('_', ' ')} {_shown(one)}" for key, one in _flat(each))
-        elif isinstance(value, dict):
-            yield f"{indent}{name.replace('_', ' ')}"
-            yield from laid_out(value, indent + "  ")
-        else:
-            yield f"{indent}{name.replace('_', ' ').ljust(width)}  {_shown(value)}"
-
-
-def _flat(entry: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Return what an entry of a list has, with the names of what it is in before those of what is in it."""
-    for name, value in entry.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name} ")
-        else:
-            yield f"{above}{name}", value
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -13,8 +13,9 @@ from policyserver.server.config.link_address import LinkAddress, RemoteAddress
 from policyserver.server.config.ray_config import RayConfig
 from policyserver.server.daemon.ray_join import JoinedRay
 from policyserver.server.daemon.ray_start import RayProcess
+from policyserver.server.grpc_front.listen_security import ListenSecrets
 from policyserver.server.processes.driver_link import DriverLink
-from policyserver.server.processes.link import Link
+from policyserver.server.processes.link import SECRETS, Link
 
 if TYPE_CHECKING:
     from policyserver.server.processes.link_secret import ActorSecret
@@ -41,8 +42,8 @@ class ActorLink:
             ending.callback(remove_from_cluster, self.address.secret_name)
 
 
-def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silences) -> ActorLink:
-    """Open the daemon's end.
+def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silences, secrets_sent: ListenSecrets | None = None) -> ActorLink:
+    """Open the daemon's end; on a cluster, `secrets_sent` go to the actors over it.
 
     Raises:
         SettingsError: On a cluster, no certificates can be made, or no port be opened on the machine's own address.
@@ -65,5 +66,8 @@ def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silenc
         )
     except (NoCertificateError, OSError) as error:
         raise SettingsError("ray.address", "", str(error)) from error
+    if secrets_sent is not None:
+        link.keep(SECRETS, (secrets_sent.certificate, secrets_sent.key, secrets_sent.token))
     secret_name = f"driver-link-{secrets.token_hex(16)}"
-    return ActorLink(link, RemoteAddress(link.address, secret_name, config.silent_s, config.partition_grace_s), link.secret)
+    sends = secrets_sent is not None
+    return ActorLink(link, RemoteAddress(link.address, secret_name, config.silent_s, config.partition_grace_s, sends), link.secret)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -13,11 +14,15 @@ import grpc
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
+from policyserver.server.daemon.actor_ends import ForGood
+from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointFolder
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.roll_back import RollBackUnderWayError
-from policyserver.server.daemon.rolling_restart import RestartError, RollingRestart, ask_by
+from policyserver.server.daemon.rolling_restart import Ends, RestartError, RollingRestart, ask_by
 from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.scale_errors import BoundsError, NoRoomError, ScaleError
+from policyserver.server.daemon.scaling import Scaling
 from policyserver.server.daemon.serving_answers import ServingAnswers, info_of, telling_errors
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.link import LOG_LEVEL, RETIRE, Link
@@ -27,6 +32,12 @@ from policyserver.v1 import admin_service_pb2 as pb
 T = TypeVar("T")
 
 _MOST_DRAIN_S = 86_400.0
+
+
+def _check_drain_timeout(drain_timeout_s: float) -> None:
+    if not 0 <= drain_timeout_s <= _MOST_DRAIN_S:
+        text = f"drain_timeout_s: expected 0 to {_MOST_DRAIN_S:g}, received {drain_timeout_s:g}"
+        raise AdminError(text, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 class AdminAnswers(ServingAnswers):
@@ -49,6 +60,8 @@ class AdminAnswers(ServingAnswers):
         self._safe_point = safe_point
         self._learning: Learning | None = None
         self._restarting = threading.Lock()
+        self.actor_health: ActorHealth | None = None
+        """What is known of actors on other machines; None without them."""
 
     def begin(self, learning: Learning, watch: ServingWatch, sink: Sink, tags: Mapping[str, str]) -> None:
         """Note that the server serves: what it learns, how serving goes, and where calls are recorded."""
@@ -61,6 +74,9 @@ class AdminAnswers(ServingAnswers):
         """Say how serving and learning are."""
         learning, response = self._learning, super().status(request)
         response.learning = self._learning_state
+        if (health := self.actor_health) is not None:
+            response.actors_silent.extend(health.silent)
+            response.steps_undelivered = health.hand_offs.undelivered
         if learning is None:
             return response
         saved, iterated_s = learning.saved, learning.iterated_s
@@ -127,28 +143,61 @@ class AdminAnswers(ServingAnswers):
     def restart_actors(self, request: pb.RestartActorsRequest) -> pb.RestartActorsResponse:
         """Replace the serving actors one after another; returns when all are replaced."""
         learning = self._ready()
-        if not 0 <= request.drain_timeout_s <= _MOST_DRAIN_S:
-            text = f"drain_timeout_s: expected 0 to {_MOST_DRAIN_S:g}, received {request.drain_timeout_s:g}"
-            raise AdminError(text, grpc.StatusCode.INVALID_ARGUMENT)
+        _check_drain_timeout(request.drain_timeout_s)
         if self._safe_point.is_paused:
             text = "expected a learner that takes steps, received one that is paused: `policy-server ctl resume` lets it go on"
             raise AdminError(text, grpc.StatusCode.FAILED_PRECONDITION)
-        if not self._restarting.acquire(blocking=False):
-            raise AdminError("expected no other restart under way, received one: ask again when it has ended", grpc.StatusCode.ABORTED)
-        try:
-            ask = ask_by(self._link.ask, RETIRE)
-            restart = RollingRestart(ask, learning.end_retired, self._stopping.wait, lambda: self._safe_point.is_paused)
-            replaced = restart.run(request.drain_timeout_s)
-        except RestartError as error:
-            raise AdminError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
-        finally:
-            self._restarting.release()
+        with self._changing_actors():
+            try:
+                replaced = self._leaving(learning.ends).run(request.drain_timeout_s)
+            except RestartError as error:
+                raise AdminError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
         return pb.RestartActorsResponse(
             actors=[
                 pb.ReplacedActor(number=each.number, boot_id=each.boot_id, episodes_cut=each.episodes_cut, seconds=each.seconds)
                 for each in replaced
             ]
         )
+
+    def scale_actors(self, request: pb.ScaleActorsRequest) -> pb.ScaleActorsResponse:
+        """Have another number of serving actors; returns when there are as many."""
+        learning = self._ready()
+        _check_drain_timeout(request.drain_timeout_s)
+        actors = learning.actors
+        with self._changing_actors():
+            scaling = Scaling(
+                actors, self._leaving(ForGood(actors)), self._stopping.wait, lambda: self._safe_point.is_paused, actors.check_room
+            )
+            try:
+                done = scaling.run(request.actors, request.drain_timeout_s)
+            except ScaleError as error:
+                codes = {BoundsError: grpc.StatusCode.INVALID_ARGUMENT, NoRoomError: grpc.StatusCode.RESOURCE_EXHAUSTED}
+                raise AdminError(str(error), codes.get(type(error), grpc.StatusCode.FAILED_PRECONDITION)) from error
+        return pb.ScaleActorsResponse(
+            before=done.before,
+            actors=done.actors,
+            added=[pb.AddedActor(number=each.number, address=each.address, seconds=each.seconds) for each in done.added],
+            removed=[pb.RemovedActor(number=each.number, episodes_cut=each.episodes_cut, seconds=each.seconds) for each in done.removed],
+        )
+
+    def _leaving(self, ends: Ends) -> RollingRestart:
+        ask = ask_by(self._link.ask, RETIRE)
+        return RollingRestart(ask, ends, self._stopping.wait, lambda: self._safe_point.is_paused)
+
+    @contextlib.contextmanager
+    def _changing_actors(self) -> Iterator[None]:
+        """Be the only call that replaces, adds or removes actors.
+
+        Raises:
+            AdminError: It is not.
+        """
+        if not self._restarting.acquire(blocking=False):
+            text = "expected no other restart or scale under way, received one: ask again when it has ended"
+            raise AdminError(text, grpc.StatusCode.ABORTED)
+        try:
+            yield
+        finally:
+            self._restarting.release()
 
     def pin_checkpoint(self, request: pb.PinCheckpointRequest) -> pb.PinCheckpointResponse:
         """Keep a checkpoint whatever comes after it, or no longer."""
@@ -170,7 +219,7 @@ class AdminAnswers(ServingAnswers):
     @property
     def _learning_state(self) -> pb.LearningState:
         if self._learning is None:
-            return pb.LEARNING_STATE_ABSENT
+            return pb.LEARNING_STATE_STARTING
         is_updating = self._learning.is_updating
         if self._safe_point.is_paused:
             return pb.LEARNING_STATE_PAUSING if is_updating else pb.LEARNING_STATE_PAUSED
@@ -178,7 +227,7 @@ class AdminAnswers(ServingAnswers):
 
     @property
     def _actors_expected(self) -> int:
-        return max(self._learning.num_env_runners, 1) if self._learning is not None else 1
+        return max(self._learning.actors.number, 1) if self._learning is not None else 1
 
     def _ready(self) -> Learning:
         """Return what learns.

@@ -19,7 +19,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from policyserver.server.config.standard_connectors import ConnectorsConfig
 from policyserver.server.daemon.checkpoint_manifest import UNREADABLE, Manifest, files_of, manifest_of, verified_manifest, write_manifest
 from policyserver.server.daemon.finite_checkpoint import first_not_finite
 from policyserver.server.daemon.folder_lock import FolderLock
+from policyserver.server.daemon.roll_back_mark import RollBackMark, read_mark, remove_mark, write_mark
 from policyserver.server.processes.training_report import Progress
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class CheckpointFolder:
             self._lock.release()
 
     def newest_whole(self) -> Checkpoint | None:
-        """Find the newest checkpoint whose every file is as its manifest says.
+        """Find the newest checkpoint whose every file is as its manifest says; or the one of a newer roll-back that could not be written.
 
         Raises:
             CheckpointNotFiniteError: If that one has numbers that are not finite.
@@ -143,8 +144,25 @@ class CheckpointFolder:
             except UNREADABLE as error:
                 logger.warning("passing over the damaged checkpoint %s: %s", path, error)
                 continue
-            return self._accepted(path, manifest)
+            return self._rolled_back(manifest) or self._accepted(path, manifest)
         return None
+
+    def _rolled_back(self, newest: Manifest) -> Checkpoint | None:
+        """Return the checkpoint that was served last, if the disk was too full to write it again after the newest one."""
+        if (mark := read_mark(self._folder)) is None or mark.lineage <= newest.lineage:
+            return None
+        try:
+            source = self._accepted(mark.path, verified_manifest(mark.path))
+        except (CheckpointError, *UNREADABLE) as error:
+            logger.warning("passing over the checkpoint %s, to which the run was rolled back: %s", mark.path, error)
+            return None
+        progress = replace(newest.progress, weights_seq_no=mark.weights_seq_no)
+        return replace(source, progress=progress, lineage=mark.lineage, restored_from=source.number)
+
+    def mark_roll_back(self, source: Checkpoint, weights_seq_no: int, lineage: int) -> None:
+        """Have the next start go on from a checkpoint that is served, but that `copy` could not write."""
+        with self._writing:
+            write_mark(self._folder, RollBackMark(weights_seq_no, lineage, source.path))
 
     def whole(self, number: int) -> Checkpoint:
         """Return the checkpoint of a number, whole and fit to be used.
@@ -264,6 +282,7 @@ class CheckpointFolder:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 _pin(final).unlink(missing_ok=True)
                 raise CheckpointError(f"{final}: can't be written: {error}") from error
+            remove_mark(self._folder)
             for outdated in [*present, final][: -self._keep]:
                 if not _pin(outdated).exists() and self._used[_serial(outdated)] <= 0:
                     shutil.rmtree(outdated, ignore_errors=True)

@@ -21,12 +21,15 @@ from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.actor_link import ActorLink, open_link
+from policyserver.server.daemon.actor_loads import ActorLoads
 from policyserver.server.daemon.admin_answers import AdminAnswers
+from policyserver.server.daemon.bounded_fetch import bound_fetches
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
+from policyserver.server.daemon.learner_network import reaching_each_other
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import (
@@ -39,8 +42,10 @@ from policyserver.server.daemon.preflight import (
     prepare_store,
     tell_of_open_folder,
 )
-from policyserver.server.daemon.ray_join import JoinedRay, spreading_actors
+from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
+from policyserver.server.daemon.remote_learners import keep_in_service, learner_resources, share_the_machine
+from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.served_state import of_serving
@@ -48,6 +53,7 @@ from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
 from policyserver.server.grpc_front.listen_address import address_of, claimed, reserve_ports
+from policyserver.server.grpc_front.listen_security import ListenSecrets
 from policyserver.server.processes.link import INTERRUPT, Link
 from policyserver.server.processes.log_setup import adopt_ray_loggers
 from policyserver.server.processes.processor_share import lower_priority
@@ -84,6 +90,8 @@ class Daemon:
         self._is_ready = False
         store = config.store_file if config.recording.enabled else None
         self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: not self._safe_point.is_paused)
+        self._metrics.silent = lambda: len(self._actor_health.silent)
+        self._metrics.take_undelivered = self._actor_health.hand_offs.take
         self._told_to_stop = False
         self._told_to_stop_lock = threading.Lock()
 
@@ -126,12 +134,14 @@ class Daemon:
             pointer = config.run_folder / "ray"
             ray_process = JoinedRay(config.ray, pointer) if config.ray.joins else RayProcess(pointer)
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
-            actors = open_link(ray_process, config.ray, self._actor_health.note)
+            secrets = ListenSecrets.read(config.listen) if config.ray.send_secrets else None
+            actors = open_link(ray_process, config.ray, self._actor_health.note, secrets)
             link = self._link = actors.link
             ending.callback(link.close)
             answers = AdminAnswers(
                 config, link, checkpoints, self._safe_point, self._stopping, stop=self.stop_for, stop_timeout_s=_longest_stop_s(config)
             )
+            answers.actor_health = self._actor_health
             try:
                 learning = self._start(ray_process, actors, checkpoints, answers, ending)
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
@@ -151,13 +161,23 @@ class Daemon:
             self._metrics.records_to(sink)
             returns = ReturnWatch(config.guard, learning, learning.exploration) if config.guard.on_return else None
 
+            loads = None if config.ray.joins else ActorLoads(link)
+
             def on_report(report: ServingReport) -> None:
                 self._metrics.serving(report)
+                if loads is not None:
+                    loads.note(report)
                 if returns is not None:
                     returns.report(report)
 
             signs = SignsOfLife(self._manager, lambda: self._safe_point.passes, lambda: f"iteration {learning.progress.iteration}")
-            watch = ServingWatch(link.ask, sink, self._tags, on_report, signs.look)
+
+            def after_round(answered: int) -> None:
+                signs.look(answered)
+                if loads is not None:
+                    loads.look()
+
+            watch = ServingWatch(ReportedOnce(link).ask, sink, self._tags, on_report, after_round)
             ending.callback(watch.close)
             if returns is not None:
                 learning.begin_look, learning.end_look = watch.look, functools.partial(watch.wait_looked, _LOOK_S)
@@ -248,6 +268,7 @@ class Daemon:
 
             take_over(config.run_folder)
             check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
+            check_nodes(learner_resources(rllib_config), rllib_config.num_learners, serves=False)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -258,7 +279,7 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            with spreading_actors(config.ray):
+            with spreading_actors(config.ray), reaching_each_other(config.ray):
                 algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()
@@ -267,18 +288,23 @@ class Daemon:
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
         if config.ray.joins:
             self._actor_health.watch(algorithm)
+            keep_state_server_here(algorithm)
+            bound_fetches(algorithm.learner_group, config.ray.silent_s)
+        share_the_machine(algorithm.learner_group, config.learner)
+        keep_in_service(algorithm.learner_group)
         group = algorithm.env_runner_group
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
         learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics)
+        ending.callback(learning.actors.close)
         learning.restore(found)
         self._leave_if_stopped()
         policies = LoadedPolicies(config.policies, checkpoints, LinkedActors(link))
         load_configured(policies, config.policies, functools.partial(checkpoint_at, config))
         answers.policies = policies
         if config.ray.joins:  # before a client may ask for them
-            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.planned_addresses()) for address in each}
+            planned = {address: 0 for each in of_serving(algorithm, lambda runner: runner.addresses_of_all.planned()) for address in each}
             of_serving(algorithm, lambda runner: runner.take_endpoints(planned))
         of_serving(algorithm, lambda runner: runner.open())
         endpoints = [address for served in of_serving(algorithm, lambda runner: runner.addresses()) for address in served]

@@ -69,6 +69,10 @@ class DaemonMetrics:
         """Whether the daemon drains."""
         self.is_paused_by_guard = False
         """Whether the guard on learning has paused it."""
+        self.silent: Callable[[], int] = lambda: 0
+        """Returns how many serving actors on other machines are silent."""
+        self.take_undelivered: Callable[[], int] = lambda: 0
+        """Returns the steps of which it became known since the last call that they never arrived from a serving actor."""
 
     def serving(self, report: ServingReport) -> None:
         """Take the report of a serving process."""
@@ -133,6 +137,8 @@ class DaemonMetrics:
         counters = {process: report.counters for process, report in present.items()}
         yield families.gauge(f"{prefix}_ready", "Whether it serves: 1 or 0.", float(not self.trouble()))
         yield families.gauge(f"{prefix}_serving_processes", "Serving processes that answer.", len(present))
+        text = "Serving actors on other machines that are silent, and left out of learning until they are heard of."
+        yield families.gauge(f"{prefix}_serving_silent", text, float(self.silent()))
         text = "Serving processes that answered since the daemon began; more than there are tells of restarts."
         yield families.labelled(CounterMetricFamily, f"{prefix}_serving_starts", text, [], {(): float(started)})
         yield from families.of_figures(prefix, ServerStats, "process", counters)

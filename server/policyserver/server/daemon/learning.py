@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.actor_ends import ActorEnds
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning_guard import LearningGuard
+from policyserver.server.daemon.remote_learners import state_to_save
 from policyserver.server.daemon.roll_back import (
     NotWrittenError,
     RollBack,
@@ -32,7 +34,8 @@ from policyserver.server.daemon.roll_back import (
     state_of,
 )
 from policyserver.server.daemon.safe_point import SafePoint
-from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, served_state, weights_sha256
+from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, weights_sha256
+from policyserver.server.daemon.serving_actors import ServingActors
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
 from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
@@ -74,11 +77,14 @@ class Learning:
         self._stopping = stopping
         self._metrics = metrics
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
+        self.actors = ServingActors(config, algorithm, link, safe_point)
+        """Those whose steps it learns from; from any thread."""
         self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
         self.begin_look: Callable[[], object] = lambda: None
         """Called before each update."""
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
+        self.ends = ActorEnds(algorithm, self.actors, safe_point)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )
@@ -103,11 +109,6 @@ class Learning:
     def is_updating(self) -> bool:
         """Whether an update of the weights runs. From any thread."""
         return self._hooks.is_updating
-
-    @property
-    def num_env_runners(self) -> int:
-        """Serving actors that there should be; 0 where the driver itself serves. From any thread."""
-        return int(self._algorithm.config.num_env_runners)
 
     def restore(self, found: Checkpoint | None) -> None:
         """Go on from a checkpoint, and wait until the serving actors have the weights to serve.
@@ -157,6 +158,7 @@ class Learning:
             self._train_until_stopped(sink, tags)
         finally:
             self._safe_point.close()
+            self.ends.close()
         if self.rolling_back is not None:  # the learner has not followed: what it has is not what is served
             self.rolling_back.is_served.wait(_ROLL_BACK_S)
         elif self.progress != (self.saved.progress if self.saved else Progress()):
@@ -217,6 +219,7 @@ class Learning:
         )
 
     def _finish(self, report: TrainingReport, sink: Sink, tags: Mapping[str, str]) -> None:
+        report = dataclasses.replace(report, steps_undelivered=self._metrics.take_undelivered())
         self.progress, self.iterated_s = report.progress, time.monotonic()
         self._offer_state()
         every = self._config.checkpoints.every_iterations
@@ -237,7 +240,7 @@ class Learning:
         """
         if (order := self.rolling_back) is not None:
             raise CheckpointError(f"not saved: expected no roll-back under way, received one to {order.source.path}; save after it")
-        served = served_state(self._algorithm)
+        served = state_to_save(self._algorithm)
 
         def write(folder: Path) -> None:
             self._algorithm.save_to_path(str(folder))
@@ -249,16 +252,6 @@ class Learning:
         self._metrics.saved(self.saved)
         logger.info("saved %s", self.saved.path)
         return self.saved
-
-    def end_retired(self, index: int) -> Future[bool]:
-        """End a serving actor that has handed off everything, at the safe point; tells whether it ends. From any thread."""
-
-        def end() -> bool:
-            group = self._algorithm.env_runner_group
-            ends = group.foreach_env_runner(lambda runner: runner.end_retired(), local_env_runner=False, remote_worker_ids=[index])
-            return bool(ends == [True])
-
-        return self._safe_point.ask(end)
 
     def save_and_hold(self) -> Future[tuple[Checkpoint, int, float]]:
         """Save a checkpoint at the safe point, and keep it until it is released. From any thread.
@@ -358,6 +351,7 @@ class Learning:
             order.result = self._checkpoints.copy(source, progress, order.lineage)
             self._metrics.saved(order.result)
         except CheckpointError as error:
+            self._checkpoints.mark_roll_back(source, order.served_version, order.lineage)
             raise NotWrittenError(order, error) from error.__cause__
         finally:
             order.is_served.set()

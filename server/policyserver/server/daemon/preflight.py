@@ -55,10 +55,22 @@ def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
     return {
         "spaces.action": functools.partial(check_action_space, config),
         "listen": functools.partial(check_listen, config.listen),
+        "ray.send_secrets": functools.partial(_check_sending, config),
         "admin": functools.partial(network_access, config.admin, config.listen),
         **{key: functools.partial(page.token, key, "listen.") for key, page in pages.items() if page is not None},
         **{setting: functools.partial(_check_folder, folder, setting) for setting, folder in folders(config).items()},
     }
+
+
+def _check_sending(config: ServerConfig) -> None:
+    """Refuse to send secrets to actors who are let in by what others could read."""
+    if config.ray.send_secrets and os.environ.get("RAY_USE_TLS", "0") != "1":
+        raise SettingsError(
+            "ray.send_secrets",
+            "",
+            "expected Ray's TLS (RAY_USE_TLS=1 here and on each node) with true, received none: the key of an actor's link would travel in "
+            "plain text, and with it anyone who hears it could ask for the secrets. Switch it on, or put the files on each node",
+        )
 
 
 def policy_looks(config: ServerConfig) -> dict[str, Callable[[], object]]:

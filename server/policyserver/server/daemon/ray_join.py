@@ -9,13 +9,16 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import FROM_ENVIRONMENT, RayConfig, check_cluster_address
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.ray_authentication import refuse_insecure
 from policyserver.server.daemon.ray_start import keeping_sigterm, replaced
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm import Algorithm
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +143,30 @@ def alive_nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def keep_state_server_here(algorithm: Algorithm) -> None:
+    """Have the actor from which IMPALA's and APPO's env runners pull their weights on this node, with the daemon.
+
+    It takes no resources, so Ray puts it on any node of the cluster: if that one were cut off, no env runner would sample any more.
+    """
+    before = getattr(algorithm, "_env_runner_state_server", None)
+    if before is None:
+        return
+    import ray
+    from ray.rllib.env.env_runner_state_server import EnvRunnerStateServer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    callers = algorithm.config.env_runner_state_server_max_concurrency
+    made = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=callers)(EnvRunnerStateServer)
+    server = algorithm._env_runner_state_server = made.options(scheduling_strategy=here).remote()
+
+    def share(runner: Any) -> None:
+        runner._env_runner_state_server = server
+
+    algorithm.env_runner_group.foreach_env_runner(share, local_env_runner=True)
+    ray.kill(before)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Compares what is installed on a cluster's nodes with what is installed here, before an actor is put there."""
+"""Compares what is installed on a cluster's nodes with what is installed here, before a serving actor or a learner is put there."""
 
 from __future__ import annotations
 
@@ -29,36 +29,40 @@ class _Node:
     """Variables of `VARIABLES` that its workers lack."""
 
 
-def check_nodes(wanted: Mapping[str, float], actors: int) -> None:
-    """Refuse nodes on which a serving actor may be put and that have other versions than this process.
+def check_nodes(wanted: Mapping[str, float], actors: int, *, serves: bool = True) -> None:
+    """Refuse nodes on which an actor of this server may be put and that have other versions than this process.
 
     Args:
-        wanted: Resources that one serving actor takes.
+        wanted: Resources that one such actor takes.
         actors: How many there are.
+        serves: Whether they are serving actors, for which `ray start` is to be given variables; else they are learners.
 
     Raises:
         SettingsError: No node fits, or one has another version: it names the node and both.
     """
+    if not actors:
+        return
+    setting, what = ("ray.serving_resources", "serving actors") if serves else ("ray.learner_resources", "learners")
     fit = [node for node in alive_nodes() if all(node["Resources"].get(name, 0.0) >= amount for name, amount in wanted.items())]
     room = sum(int(min(node["Resources"].get(name, 0.0) // amount for name, amount in wanted.items())) for node in fit) if wanted else 0
     if room < actors:
         raise SettingsError(
-            "ray.serving_resources",
+            setting,
             "",
-            f"expected nodes with room for {actors} serving actors that take {dict(wanted)} each, found room for {room} on "
-            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}; start nodes with `--resources`, or fewer actors",
+            f"expected nodes with room for {actors} {what} that take {dict(wanted)} each, found room for {room} on "
+            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}; start nodes with `--resources`, or fewer {what}",
         )
     here = _look()()
     for node in _ask(fit):
-        for what, version in here[0].items():
-            if (there := node.versions.get(what, "none")) != version:
+        for part, version in here[0].items():
+            if (there := node.versions.get(part, "none")) != version:
                 raise SettingsError(
                     "ray.address",
                     "",
-                    f"node {node.name} has {what} {there}, expected {version} as this process has; install that one there, or keep serving "
-                    "actors from that node by ray.serving_resources",
+                    f"node {node.name} has {part} {there}, expected {version} as this process has; install that one there, or keep {what} "
+                    f"from that node by {setting}",
                 )
-        if node.missing:
+        if node.missing and serves:
             logger.warning(
                 "node %s was started without %s: serving actors there are slower; give these environment variables to its `ray start`",
                 node.name, ", ".join(f"{name}={VARIABLES[name]}" for name in node.missing),

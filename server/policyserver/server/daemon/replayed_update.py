@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,37 @@ from policyserver.server.guard.findings import RefusedUpdate
 from policyserver.server.guard.quarantine import UnreadableBatchError, read_batch
 
 
-def replay_update(file: Path, run_folder: Path, checkpoint: int | None = None) -> RefusedUpdate | None:
+@dataclass(frozen=True)
+class ReplayedUpdate:
+    """What came of it."""
+
+    checkpoint: int | None
+    """Number of the checkpoint that was learned on from; None: the run has none, and the weights were those that it began with."""
+    refused: RefusedUpdate | None
+    """What the guard found; None: it lets the update through."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        origin = f"from checkpoint {self.checkpoint}"
+        if self.checkpoint is None:
+            origin = "from the weights that the run began with, for it has no whole checkpoint yet"
+        found = self.refused
+        return f"{origin}: {'the guard lets this update through' if found is None else f'refused ({found.reason}): {found.what}'}"
+
+
+def replay_update(file: Path, run_folder: Path, checkpoint: int | None = None) -> ReplayedUpdate:
     """Update a learner with a run's settings and a checkpoint's weights and optimizer on a batch that was kept, under the run's guard.
 
     Nothing of the run changes, and its server may go on meanwhile. Minibatches are drawn anew, so numbers differ from those of the update
-    that was refused.
+    that was refused. Without a checkpoint the learner begins as the run did, by its seed.
 
     Args:
         file: A file in the folder `quarantine` of the run folder.
         run_folder: Folder of the run.
         checkpoint: Number of the checkpoint to learn on from; the newest whole one by default.
 
-    Returns:
-        What the guard found; None: it lets the update through.
-
     Raises:
-        SettingsError: The file is no kept batch, or there is no such run or checkpoint.
+        SettingsError: The file is no kept batch, or there is no such run, or no checkpoint of that number.
         Exception: What RLlib raises of a batch that doesn't fit the configured net.
     """
     toml = run_folder / "server.toml"
@@ -42,18 +58,14 @@ def replay_update(file: Path, run_folder: Path, checkpoint: int | None = None) -
     with naming_setting("checkpoint", CheckpointError):
         folder = checkpoint_folder(config, claim=False)
         found = folder.whole(checkpoint) if checkpoint is not None else folder.newest_whole()
-        if found is None:
-            raise CheckpointError(f"{config.checkpoints_folder}: expected a whole checkpoint, received none")
-    return _update(config, found, columns)
+    return ReplayedUpdate(found.number if found is not None else None, _update(config, found, columns))
 
 
-def _update(config: ServerConfig, checkpoint: Checkpoint, columns: dict[str, Any]) -> RefusedUpdate | None:
+def built_learner(config: ServerConfig, checkpoint: Checkpoint | None) -> Any:
+    """Return a learner with the weights and the optimizer of a checkpoint; None: with those that a run begins with."""
     from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
     from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
-    from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-    from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 
-    from policyserver.server.guard.update_guard import install, take_findings
     from policyserver.server.runner.env_runner import ExternalEnvRunner
 
     built = algorithm_config(config, ExternalEnvRunner).copy(copy_frozen=False)
@@ -62,15 +74,28 @@ def _update(config: ServerConfig, checkpoint: Checkpoint, columns: dict[str, Any
     spaces: dict[str, Any] = {INPUT_ENV_SPACES: both, INPUT_ENV_SINGLE_SPACES: both}
     pipeline = built.build_env_to_module_connector(spaces=spaces)
     learner = built.build_learner(spaces=spaces | {DEFAULT_MODULE_ID: (pipeline.observation_space, built.action_space)})
-    learner.restore_from_path(str(checkpoint.path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER))
-    take_configured_rates(learner, steps_total=checkpoint.progress.steps_total)
+    if checkpoint is not None:
+        learner.restore_from_path(str(checkpoint.path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER))
+    take_configured_rates(learner, steps_total=checkpoint.progress.steps_total if checkpoint is not None else 0)
+    return learner
+
+
+def _update(config: ServerConfig, checkpoint: Checkpoint | None, columns: dict[str, Any]) -> RefusedUpdate | None:
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+    from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
+
+    from policyserver.server.guard.update_guard import install, take_findings
+
+    learner = built_learner(config, checkpoint)
     install(learner, config=config.guard)
     modules = {name: SampleBatch(values, _zero_padded=True) for name, values in columns.items()}  # what is padded has its mask
     steps = max(len(batch) for batch in modules.values())
-    minibatches = {}
+    minibatches, built = {}, learner.config
     if not learner.module[DEFAULT_MODULE_ID].is_stateful() and (size := getattr(built, "minibatch_size", None)):
         minibatches = {"num_epochs": built.num_epochs, "minibatch_size": min(size, steps)}
-    steps_so_far = {NUM_ENV_STEPS_SAMPLED_LIFETIME: checkpoint.progress.steps_total, NUM_MODULE_STEPS_TRAINED_LIFETIME: 0}
+    steps_total = checkpoint.progress.steps_total if checkpoint is not None else 0
+    steps_so_far = {NUM_ENV_STEPS_SAMPLED_LIFETIME: steps_total, NUM_MODULE_STEPS_TRAINED_LIFETIME: 0}
     learner.update(batch=MultiAgentBatch(modules, env_steps=steps), timesteps=steps_so_far, **minibatches)
     findings = take_findings(learner)
     return findings[-1] if findings else None

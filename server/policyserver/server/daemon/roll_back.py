@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError
 from policyserver.server.daemon.learner_calls import of_learners
 from policyserver.server.daemon.learning_rates import take_configured_rates
+from policyserver.server.daemon.remote_learners import check_restored
 from policyserver.server.daemon.served_state import SERVED_FILE, of_serving
 
 if TYPE_CHECKING:
@@ -109,10 +110,15 @@ def restore_under(algorithm: Algorithm, checkpoint: Checkpoint, weights_seq_no: 
     """Restore a checkpoint's learner, filters and counters, under a policy version that may be higher than the one it was made with.
 
     The learning rate is that of the configuration.
+
+    Raises:
+        CheckpointError: A learner in a process of its own has other weights after it.
+        LearnerCallError: One did not do what all were to do.
     """
     algorithm.restore_from_path(str(checkpoint.path))
     of_learners(algorithm.learner_group, take_configured_rates, steps_total=checkpoint.progress.steps_total)
     of_learners(algorithm.learner_group, _take_version, weights_seq_no=weights_seq_no)
+    check_restored(algorithm.learner_group, checkpoint)
 
 
 def learner_version(algorithm: Algorithm) -> int:

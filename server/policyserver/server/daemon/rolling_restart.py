@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from policyserver.server.processes.retirement_state import Phase, RetirementOrder, RetirementState
 
@@ -26,6 +26,8 @@ _BEGIN_S = 15.0
 """Longest wait for an actor's first answer."""
 HAND_OFF_S = 300.0
 """Longest wait for the learner to take the steps of an actor that leaves: an update may run meanwhile."""
+END_S = 10.0
+"""Longest wait for the end of the process itself, which has nothing left to do; then it is killed."""
 COME_BACK_S = 300.0
 """Longest wait for the actor in its place."""
 
@@ -44,13 +46,49 @@ class Replaced(NamedTuple):
     seconds: float
 
 
+class Ends(Protocol):
+    """What ends actors, see `actor_ends`."""
+
+    def begin(self, index: int) -> None:
+        """Note which process of an actor is to go."""
+
+    def end(self, index: int, boot_id: str) -> Future[bool]:
+        """End this process of an actor between two calls of `sample()`, if it has handed off everything; tells whether it ends."""
+
+    def kill(self, index: int) -> bool:
+        """Kill the process that was to go, if it is still there; returns whether it was."""
+
+    def given_up(self, index: int) -> None:
+        """Take note that the replacement of an actor was left."""
+
+
+class Removed(NamedTuple):
+    """One actor that is gone for good."""
+
+    number: int
+    episodes_cut: int
+    """Open when their time to end was over."""
+    seconds: float
+
+
+class _Left(NamedTuple):
+    """How an actor left."""
+
+    boot_id: str
+    died: bool
+    """Whether it died before it had handed off everything."""
+    episodes_cut: int
+    lost: str
+    """Why steps of it are lost, if they are: it still lives then, and answers nothing."""
+
+
 class RollingRestart:
-    """One restart of the actors of a server."""
+    """One restart of the actors of a server, or the end of some."""
 
     def __init__(
         self,
         ask: Callable[[RetirementOrder], list[RetirementState]],
-        end_at_safe_point: Callable[[int], Future[bool]],
+        ends: Ends,
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -58,12 +96,12 @@ class RollingRestart:
 
         Args:
             ask: Asks all actors.
-            end_at_safe_point: Ends one between two calls of `sample()`, if it has handed off everything.
+            ends: Ends them.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
         """
         self._ask = ask
-        self._end = end_at_safe_point
+        self._ends = ends
         self._wait = wait
         self._is_paused = is_paused
 
@@ -81,8 +119,65 @@ class RollingRestart:
             )
         return [self._replace(index, drain_timeout_s) for index in indices]
 
-    def _replace(self, index: int, drain_timeout_s: float) -> Replaced:
+    def remove(self, index: int, drain_timeout_s: float, force: Callable[[int], Future[bool]]) -> Removed:
+        """Have an actor leave for good: its end is one without a successor, and `force` ends it whatever it has not handed off.
+
+        Raises:
+            RestartError: As of `run`; the text says whether the actor is still there.
+        """
         begun = time.monotonic()
+        left = self._leave(index, drain_timeout_s)
+        if left.lost or left.died:
+            forced = force(index)
+            if not self._until(forced.done, COME_BACK_S, index) or not forced.result():
+                raise RestartError(f"actor {index}: {left.lost or 'it died'}; not ended for good within {COME_BACK_S:g} s, ask again")
+        self._until(lambda: self._state(index) is None, COME_BACK_S, index)  # so that another one may have its port
+        if left.lost:
+            raise RestartError(f"actor {index}: {left.lost}; it is gone for good")
+        seconds = time.monotonic() - begun
+        logger.info("actor %d: gone for good after %.1f s, %d episodes cut", index, seconds, left.episodes_cut)
+        return Removed(index, left.episodes_cut, seconds)
+
+    def _replace(self, index: int, drain_timeout_s: float) -> Replaced:
+        self._ends.begin(index)
+        try:
+            return self._replaced(index, drain_timeout_s)
+        except RestartError:
+            self._ends.given_up(index)
+            raise
+
+    def _replaced(self, index: int, drain_timeout_s: float) -> Replaced:
+        begun = time.monotonic()
+        left = self._leave(index, drain_timeout_s)
+        lost = left.lost
+        if lost:
+            self._state(index, "end", left.boot_id)
+
+        kill_at = time.monotonic() + END_S
+
+        def is_back() -> bool:
+            nonlocal kill_at
+            state = self._state(index)
+            if state is not None and state.boot_id != left.boot_id:
+                return bool(state.addresses)
+            if (now := time.monotonic()) >= kill_at:
+                kill_at = now + END_S
+                if self._ends.kill(index):
+                    logger.warning("actor %d: its process has not ended within %g s, and is killed", index, END_S)
+            return False
+
+        if not self._until(is_back, COME_BACK_S, index):
+            missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
+            raise RestartError(f"actor {index}: {lost}; {missing}" if lost else f"actor {index}: {missing}")
+        if lost:
+            raise RestartError(f"actor {index}: {lost}; its successor serves, and the actors after it are left as they are")
+        state = self._state(index)
+        seconds = time.monotonic() - begun
+        logger.info("actor %d: replaced after %.1f s, %d episodes cut", index, seconds, left.episodes_cut)
+        return Replaced(index, state.boot_id if state is not None else "", left.episodes_cut, seconds)
+
+    def _leave(self, index: int, drain_timeout_s: float) -> _Left:
+        """Have an actor start nothing, hand off everything and end."""
         last = self._first_state(index)
         boot_id = last.boot_id
 
@@ -103,7 +198,7 @@ class RollingRestart:
             nonlocal died, ending
             died = died or not is_there("leave")
             if ending is None and last.is_empty:
-                ending = self._end(index)
+                ending = self._ends.end(index, boot_id)
             if died or ending is None or not ending.done():
                 return died
             ended, ending = ending.result(), None
@@ -121,24 +216,10 @@ class RollingRestart:
             self._until(is_decided, HAND_OFF_S, index)
             if not gone:
                 why = "learning is paused" if self._is_paused() else f"the learner has not taken its steps within {HAND_OFF_S:g} s"
-                is_there("end")
                 lost = f"{why}, so it was ended with {last.steps_waiting} steps that are lost to the learner"
         if died:
             logger.warning("actor %d: died while it was to go; what it had is lost as after any crash", index)
-
-        def is_back() -> bool:
-            state = self._state(index)
-            return state is not None and state.boot_id != boot_id and bool(state.addresses)
-
-        if not self._until(is_back, COME_BACK_S, index):
-            missing = f"not back within {COME_BACK_S:g} s; its error is in the log, and the others are left as they are"
-            raise RestartError(f"actor {index}: {lost}; {missing}" if lost else f"actor {index}: {missing}")
-        if lost:
-            raise RestartError(f"actor {index}: {lost}; its successor serves, and the actors after it are left as they are")
-        state = self._state(index)
-        seconds = time.monotonic() - begun
-        logger.info("actor %d: replaced after %.1f s, %d episodes cut", index, seconds, cut)
-        return Replaced(index, state.boot_id if state is not None else "", cut, seconds)
+        return _Left(boot_id, died, cut, lost)
 
     def _first_state(self, index: int) -> RetirementState:
         """Ask it for its state, with nothing to do: an order that it gets after the restart was left would stay."""

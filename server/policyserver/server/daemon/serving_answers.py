@@ -117,7 +117,9 @@ class ServingAnswers(ABC):
 
     def drop_policy(self, request: pb.DropPolicyRequest) -> pb.DropPolicyResponse:
         """Begin no new episodes with one."""
-        return pb.DropPolicyResponse(was_loaded=self._further_policies().drop(request.name))
+        policies = self._further_policies()
+        was_loaded = policies.drop(request.name)
+        return pb.DropPolicyResponse(was_loaded=was_loaded, loaded=[loaded.name for loaded in policies.all()])
 
     def _further_policies(self) -> LoadedPolicies:
         """Return what holds them.
@@ -187,5 +189,5 @@ def info_of(checkpoint: Checkpoint) -> pb.CheckpointInfo:
         weights_sha256=checkpoint.weights_sha256,
         pinned=checkpoint.is_pinned,
         lineage=checkpoint.lineage,
-        restored_from=checkpoint.restored_from,
+        restored_from=checkpoint.restored_from or None,
     )

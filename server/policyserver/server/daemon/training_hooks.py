@@ -66,7 +66,7 @@ class TrainingHooks:
     def _leave_when_stopping(self, call: Any) -> Any:
         @functools.wraps(call)
         def hooked(func: Any, *args: Any, **kwargs: Any) -> Any:
-            if _samples(func):
+            if samples(func):
                 self._pass_by()
                 if self._stopping.is_set():
                     raise DrainingError("the server is stopping")
@@ -98,7 +98,7 @@ class TrainingHooks:
         return hooked
 
 
-def _samples(func: Any) -> bool:
+def samples(func: Any) -> bool:
     """Tell RLlib's sampling calls from those that synchronize weights and states."""
     if isinstance(func, str):
         return func.startswith("sample")

@@ -36,6 +36,8 @@ class Check:
     """What to do about a fault or a doubt."""
     timeout_s: float = _USUAL_TIMEOUT_S
     """Longest look; what takes longer is a doubt, and is left to end by itself."""
+    settings: tuple[str, ...] = ()
+    """Dotted keys of the settings and tables that it needs: it is of no use where one of them is a default in place of a faulty value."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,46 +50,86 @@ _ADVICE = {
     "admin": _CERTIFICATES,
     "recording.page": _CERTIFICATES,
     "recording.metrics": _CERTIFICATES,
+    "ray.send_secrets": "switch Ray's TLS on, here and on each node, or put certificate, key and token on each node",
 }
 _POLICIES = "policies.load."
 _ALGORITHM_ADVICE = "correct the [algorithm] and [spaces] tables: the message names the key"
-_IN_USE_ADVICE = "end the server that has it (`policy-server ctl drain`), or choose another run_folder"
+_IN_USE_ADVICE = "end the server that has it, `policy-server ctl drain --run_folder {run_folder}`, or choose another run_folder"
 _FOLDER_ADVICE = "name a folder that this user can write, or let it: `chown`, or `chmod u+rwx`"
 _POLICY_ADVICE = (
-    "name a checkpoint that is there (`policy-server ctl checkpoints`, or the run's folder `checkpoints`), or take the policy out"
+    "name a checkpoint that is there (`policy-server ctl checkpoints --run_folder {run_folder}`, or the run's folder `checkpoints`), or "
+    "take the policy out"
 )
-_PORT_ADVICE = "choose another port, or end what has it: `ss -ltnp` names it, and a server of this run ends by `policy-server ctl drain`"
+_PORT_ADVICE = (
+    "choose another port, or end what has it: `ss -ltnp` names the process, and a policy server ends by `policy-server ctl drain "
+    "--run_folder DIR` with the run_folder that it was started with, which need not be this one"
+)
+_OF_FOLDERS = ("run_folder", "checkpoints.folder")
+_OF_CHECKPOINTS = (*_OF_FOLDERS, "checkpoints.restore", "spaces", "connectors", "algorithm")
+_NEEDS = {
+    "spaces.action": ("spaces", "algorithm.name"),
+    "admin": ("admin", "listen"),
+    "ray.send_secrets": ("ray",),
+    "recording.page": ("recording.page", "listen"),
+    "recording.metrics": ("recording.metrics", "listen"),
+}
+"""Settings that a look of `preflight` needs beside the one that it is called by."""
 
 
 def checks(config: ServerConfig, checkpoint: Path | None) -> list[Check]:
     """List what to look at, in the order of a start; `checkpoint` is what a server without a learner is to serve."""
     learns = config.learner.enabled
     of_settings = [
+        Check(name, partial(_described, config, name, look), _ADVICE.get(name, _FOLDER_ADVICE), settings=_NEEDS.get(name, (name,)))
+        for name, look in looks(config).items()
+    ]
+    of_policies = [
         Check(
             name,
             partial(_described, config, name, look),
-            _POLICY_ADVICE if name.startswith(_POLICIES) else _ADVICE.get(name, _FOLDER_ADVICE),
+            _POLICY_ADVICE.format(run_folder=config.run_folder),
+            settings=("policies", *_OF_CHECKPOINTS),
         )
-        for name, look in {**looks(config), **policy_looks(config)}.items()
+        for name, look in policy_looks(config).items()
     ]
     stored = (
-        [Check("store", partial(_store, config), "move the file elsewhere, and a start makes a new one")]
+        [
+            Check(
+                "store",
+                partial(_store, config),
+                "move the file elsewhere, and a start makes a new one",
+                settings=("run_folder", "recording.store"),
+            )
+        ]
         if config.recording.enabled
         else []
     )
     return [
         *of_settings,
+        *of_policies,
         *machine.space(folders(config), _checkpoint_bytes(config)),
-        Check("run folder", partial(_run_folder, config), _IN_USE_ADVICE),
-        Check("recording", partial(_recording, config), "correct the [recording] table, or the variables INFLUXDB_V2_*"),
+        Check("run folder", partial(_run_folder, config), _IN_USE_ADVICE.format(run_folder=config.run_folder), settings=_OF_FOLDERS),
+        Check(
+            "recording",
+            partial(_recording, config),
+            "correct the [recording] table, or the variables INFLUXDB_V2_*",
+            settings=("run_folder", "recording"),
+        ),
         *stored,
-        *(Check(name, look, _PORT_ADVICE) for name, look in _ports(config)),
-        Check("algorithm", partial(_algorithm, config), _ALGORITHM_ADVICE, _RLLIB_TIMEOUT_S),
+        *(Check(name, look, _PORT_ADVICE, settings=(name.partition(",")[0].removesuffix(" address"),)) for name, look in _ports(config)),
+        Check(
+            "algorithm",
+            partial(_algorithm, config),
+            _ALGORITHM_ADVICE,
+            _RLLIB_TIMEOUT_S,
+            ("algorithm", "spaces", "connectors"),
+        ),
         Check(
             "checkpoint",
             partial(_newest if learns else _served, config, checkpoint),
             "choose another run_folder, or move the checkpoints elsewhere to begin anew",
             _CHECKPOINT_TIMEOUT_S,
+            (*_OF_CHECKPOINTS, "learner.enabled"),
         ),
     ]  # fmt: skip
 
@@ -102,6 +144,8 @@ def _described(config: ServerConfig, name: str, look: Callable[[], object]) -> s
             return _certificate(found.certificate_ends_s) if isinstance(found, NetworkAccess) else "a socket for this user alone"
         case "spaces.action":
             return f"{config.spaces.observation_space} -> {config.spaces.action_space}"
+        case "ray.send_secrets":
+            return "certificate, key and token go to the actors" if config.ray.send_secrets else "nothing is sent"
         case "recording.page" | "recording.metrics":
             return "TLS, and a token" if found else "for this machine alone"
     if name.startswith(_POLICIES):
@@ -181,10 +225,37 @@ def _algorithm(config: ServerConfig) -> str:
 
     from policyserver.server.runner.env_runner import ExternalEnvRunner
 
-    built = algorithm_config(config, ExternalEnvRunner)
-    check_devices(built)
-    check_net(built)
+    faults: list[str] = []
+    tried: ServerConfig | None = config
+    while tried is not None:
+        try:
+            built = algorithm_config(tried, ExternalEnvRunner)
+            check_devices(built)
+            check_net(built)
+            break
+        except SettingsError as error:
+            faults.append(str(error))
+            tried = _without(tried, error.key)
+    if faults:
+        raise ValueError("; ".join(faults))
     return f"RLlib takes {config.algorithm.name} with these settings; {torch.cuda.device_count()} GPUs"
+
+
+def _without(config: ServerConfig, key: str) -> ServerConfig | None:
+    """Return a configuration without an argument of RLlib that is at fault, to look at the others; None where the key names none."""
+    section, _, path = key.partition("[")[0].partition(".")
+    method, *names = path.split(".")
+    if section != "algorithm" or not names:
+        return None
+    table = copy.deepcopy(getattr(config.algorithm, method))
+    place = table
+    for name in names[:-1]:
+        place = place.get(name)
+        if not isinstance(place, dict):
+            return None
+    if place.pop(names[-1], None) is None:
+        return None
+    return replace(config, algorithm=replace(config.algorithm, **{method: table}))
 
 
 def _newest(config: ServerConfig, _: Path | None) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from policyserver.common.settings import add_arguments, from_arguments, load
+from policyserver.common.settings import Mended, SettingsError, add_arguments, from_arguments, load_mended, reason_of
 from policyserver.common.standard_streams import LastingStream
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.doctor.check import Check, Diagnosis, carry_out
 from policyserver.server.processes.log_setup import log_to
 
 EXIT_FAULT, EXIT_WARNINGS = 1, 3
+
+_KEY_ADVICE = "correct the key that the message names; `policy-server check-config` prints all"
 
 _COLUMNS = (8, 24, 64)
 """Widths of the level, the name and what was found."""
@@ -62,23 +66,45 @@ def run(parsed: argparse.Namespace, out: LastingStream, environment: Mapping[str
 
 
 def _findings(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Iterator[Diagnosis]:
-    """Carry out one check after the other."""
+    """Carry out one check after the other; those of settings that can't be used are skipped."""
     from policyserver.server.doctor import configuration, machine, services  # which import half of the server
 
-    loaded: list[ServerConfig] = []
+    read: list[Mended[ServerConfig]] = []
 
-    def read() -> str:
-        loaded.append(load(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed)))
+    def look() -> str:
+        read.append(load_mended(ServerConfig, parsed.config, from_arguments(ServerConfig, parsed)))
+        if read[0].faults:
+            raise read[0].faults[0]
         return f"{parsed.config} can be read" if parsed.config is not None else "the defaults, and options"
 
-    yield carry_out(Check("configuration", read, "correct the key that the message names; `policy-server check-config` prints all"))
-    config = loaded[0] if loaded else ServerConfig()
-    yield from map(carry_out, machine.checks(learns=config.learner.enabled, max_clients=config.listen.max_clients))
-    if not loaded:
-        return
-    yield from map(carry_out, configuration.checks(config, parsed.checkpoint))
-    grafana = parsed.grafana or environment.get("GRAFANA_URL")
-    yield from map(carry_out, services.checks(config, grafana, environment.get("GRAFANA_TOKEN", "")))
+    found = carry_out(Check("configuration", look, _KEY_ADVICE))
+    mended = read[0] if read else Mended(ServerConfig(), (), frozenset({""}))  # it could not be read in time
+    yield dataclasses.replace(found, advice=_advice_of(mended.faults[0])) if mended.faults else found
+    for number, fault in enumerate(mended.faults[1:], 2):
+        yield Diagnosis(f"configuration, fault {number}", "fault", " ".join(reason_of(fault).split()), _advice_of(fault))
+    config, grafana = mended.settings, parsed.grafana or environment.get("GRAFANA_URL")
+    for check in (
+        *machine.checks(learns=config.learner.enabled, max_clients=config.listen.max_clients),
+        *configuration.checks(config, parsed.checkpoint),
+        *services.checks(config, grafana, environment.get("GRAFANA_TOKEN", "")),
+    ):
+        unknown = [setting for setting in check.settings if mended.is_replaced(setting)]
+        if unknown:
+            yield Diagnosis(check.name, "skipped", f"needs {', '.join(unknown)}, of which the configuration has a fault, see there", "")
+        else:
+            yield carry_out(check)
+
+
+def _advice_of(fault: SettingsError) -> str:
+    """Return what to do about a fault of the configuration."""
+    match fault.__cause__:
+        case FileNotFoundError():
+            return "name a file that is there; `policy-server check-config > server.toml` writes one with every default"
+        case OSError():
+            return "name a file that this user can read, or let it: `chown`, or `chmod u+r`"
+        case tomllib.TOMLDecodeError() | UnicodeDecodeError():
+            return "correct the line that the message names: TOML has text in quotation marks, and true and false in lower case"
+    return _KEY_ADVICE
 
 
 def _line(*cells: str) -> str:

@@ -44,9 +44,17 @@ def checks(*, learns: bool, max_clients: int) -> list[Check]:
     """List what to look at, for a server that learns or one that does not."""
     common = [
         Check(
-            "python packages", partial(_packages, ("ray", "torch")), 'pip install "rllib-policy-server[server]" into this environment', 30.0
+            "python packages",
+            partial(_packages, ("ray", "torch")),
+            '`pip install ".[server]"` in a clone of the repository, with the pip of this environment',
+            30.0,
         ),
-        Check("open files", partial(_open_files, max_clients, raises_limit=learns), "`ulimit -n 65536`, or LimitNOFILE=65536 in the unit"),
+        Check(
+            "open files",
+            partial(_open_files, max_clients, raises_limit=learns),
+            "`ulimit -n 65536`, or LimitNOFILE=65536 in the unit",
+            settings=("listen.max_clients",),
+        ),
         Check("processes", _processes, "`ulimit -u` higher, TasksMax= in the unit, or --pids-limit of the container"),
         Check("address space", _address_space, "`ulimit -v unlimited; ulimit -f unlimited`"),
         Check("memory", partial(_memory, _MEMORY_BYTES[learns]), "end other programs, or give the machine or the container more"),
@@ -72,7 +80,8 @@ def space(folders: Mapping[str, Path], wanted_bytes: int = 0) -> list[Check]:
     advice = "make room, or name a folder on another file system; checkpoints.keep and [recording.retention] say how much is kept"
     wanted_bytes = max(wanted_bytes, _LITTLE_FREE_BYTES)
     return [
-        Check(f"space for {', '.join(names)}", partial(_space, places[device], wanted_bytes), advice) for device, names in systems.items()
+        Check(f"space for {', '.join(names)}", partial(_space, places[device], wanted_bytes), advice, settings=tuple(names))
+        for device, names in systems.items()
     ]
 
 

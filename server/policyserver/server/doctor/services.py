@@ -32,8 +32,8 @@ def checks(config: ServerConfig, grafana: str | None, grafana_token: str) -> lis
     away = "start it, or correct the variables INFLUXDB_V2_* or recording.influx_file; until then points wait on disk"
     grafana_advice = "see deploy/grafana/provisioning/datasources; GRAFANA_TOKEN is a token of a service account that may view"
     return [
-        Check("InfluxDB", partial(_influx, config), away, 30.0),
-        Check("Grafana", partial(_grafana, config, grafana, grafana_token), grafana_advice, 30.0),
+        Check("InfluxDB", partial(_influx, config), away, 30.0, ("recording",)),
+        Check("Grafana", partial(_grafana, config, grafana, grafana_token), grafana_advice, 30.0, ("recording",)),
     ]
 
 

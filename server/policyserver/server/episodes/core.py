@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -29,6 +27,7 @@ from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisodes
 from policyserver.server.episodes.ending_error import ending_error
 from policyserver.server.episodes.episode_table import EpisodeTable, ServedClient
+from policyserver.server.episodes.learner_absence import LearnerAbsence
 from policyserver.server.episodes.memory import most_open, most_pages
 from policyserver.server.episodes.received_rows import PolicyWanted, ReceivedRows, Replies
 from policyserver.server.episodes.room import Room
@@ -63,24 +62,21 @@ class EpisodeCore:
         self._segment_steps = segment_steps = _segment_steps(hand_off.segment_steps, policy.layout, demand)
         slots = most_open(episodes, policy.layout, segment_steps)
         self._table = EpisodeTable(slots, episodes.finished_remembered, policy.initial_state, (action.shape, action.dtype))
-        self._capacity_steps = most_steps = None
+        self._capacity_steps = self._most_steps = None
         if hand_off.capacity_steps:
             self._capacity_steps = max(hand_off.capacity_steps, segment_steps)
             # Segments are dropped whole, so a full queue may lack almost one of its capacity.
-            most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
-            fragment_steps = min(demand.fragment_steps, most_steps)
-            demand = replace(demand, fragment_steps=fragment_steps, batches_ahead=min(demand.batches_ahead, most_steps / fragment_steps))
-        self._base_capacity_steps = math.ceil(1.0 + demand.batches_ahead) * demand.fragment_steps
-        if demand.whole_episodes:  # what is held back for open episodes may all come at once
-            self._base_capacity_steps += most_held_steps(policy.layout)
+            self._most_steps = self._capacity_steps - segment_steps - policy.layout.carried + 1
+        demand = demand.within(self._most_steps)
+        self._held_steps = most_held_steps(policy.layout) if demand.whole_episodes else 0  # which may all come at once
+        self._base_capacity_steps = demand.capacity_steps + self._held_steps
+        most_capacity_steps = max(self._capacity_steps or 0, demand.most_capacity_steps + self._held_steps)
         self._trajectories = Trajectories(
             policy.layout,
             slots=slots,
             segment_steps=segment_steps,
             capacity_steps=self._capacity,
-            max_segments=min(
-                max(self._capacity_steps or 0, self._base_capacity_steps) + slots, most_pages(episodes, policy.layout, segment_steps)
-            ),
+            max_segments=min(most_capacity_steps + slots, most_pages(episodes, policy.layout, segment_steps)),
             whole_episodes=demand.whole_episodes,
             most_info_bytes=episodes.max_waiting_info_bytes,
         )
@@ -99,7 +95,7 @@ class EpisodeCore:
             self.room.lift()
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
         self._requests = SampleRequests(
-            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, most_steps
+            policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, self._most_steps
         )
         self._pass = BatchPass(
             policy,
@@ -113,6 +109,7 @@ class EpisodeCore:
             self.ended,
         )
         self._pass.learns = demand.learns
+        self.absence = LearnerAbsence(self._trajectories, self.room, self._requests, self.ended)
         self._leaves = False
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
@@ -185,6 +182,11 @@ class EpisodeCore:
         return self._table.open
 
     @property
+    def steps_handed_off(self) -> int:
+        """Steps given to the learner so far. From any thread."""
+        return self._trajectories.steps_handed_off
+
+    @property
     def drain_error(self) -> PolicyServerError | None:
         """Why new episodes are refused, if they are."""
         return self._pass.starts.refusal()
@@ -214,18 +216,19 @@ class EpisodeCore:
 
         self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
 
+    def want(self, demand: Demand) -> None:
+        """Take what the learner wants from its next request on: the number of serving actors has changed, and so each one's part."""
+        demand = demand.within(self._most_steps)
+        self._base_capacity_steps = demand.capacity_steps + self._held_steps
+        self.room.demand = self._requests.demand = demand
+
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""
         self._requests.interrupt()
 
     def pause_learning(self, paused: bool) -> None:
         """Let steps by-pass the hand-off and let no question wait, or go on as before."""
-        if paused:
-            self._trajectories.pause()
-        else:
-            self._trajectories.resume()
-        self.room.pause(paused)
-        self.ended.is_paused = paused
+        self.absence.pause(paused)
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Swap to the weights loaded last, and make room for the steps that the learner wants of them."""
@@ -283,7 +286,8 @@ class EpisodeCore:
         statistics.starts_refused = self.shares.starts_refused
         statistics.steps_handed_off = trajectories.steps_handed_off
         statistics.steps_dropped = trajectories.queue.steps_dropped
-        statistics.steps_paused = trajectories.steps_paused
+        statistics.steps_paused, statistics.steps_cut_off = trajectories.steps_let_go
+        statistics.daemon_silent_s = self.absence.silent_s
         statistics.steps_waiting = trajectories.steps_ready
         statistics.questions_waiting = self._withheld.waiting
         statistics.staleness_mean = trajectories.versions_behind / max(trajectories.steps_handed_off, 1)
@@ -362,6 +366,7 @@ class EpisodeCore:
                 unfinished.append(submission)
             else:
                 self.statistics.rows_refused += len(submission.replies.refusals) - submission.replies.waiting
+                submission.replies.is_stale = self.absence.is_silent
                 submission.done(submission.replies)
         self._pending[:0] = unfinished
         if self._pending:

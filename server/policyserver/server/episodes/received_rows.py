@@ -98,6 +98,8 @@ class Replies:
     """Rows whose answers wait for the learner; they are among the refusals, though their steps are recorded."""
     refusal: PolicyServerError | None = None
     """Why all rows were refused together, as a message that is wrong as a whole; there are no columns then."""
+    is_stale: bool = False
+    """Whether the daemon was silent when they were answered."""
 
     def error_of(self, row: int) -> PolicyServerError | None:
         """Return why a row was refused, as an error of the row's own, since several rows may share a reason; None if it was applied."""

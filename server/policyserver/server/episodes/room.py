@@ -24,7 +24,8 @@ class Room:
 
     def __init__(self, demand: Demand, ready: Callable[[], int], wait_s: float) -> None:
         """Begin open. `ready` returns how many steps could be handed off now; questions wait for `wait_s` at most."""
-        self._demand = demand
+        self.demand = demand
+        """What the learner wants; another one holds from the next opening on."""
         self._ready = ready
         self._wait_s = wait_s
         self._limit_steps = self._steps_at_once
@@ -44,7 +45,7 @@ class Room:
         """Tell whether there is room left once so many more steps are recorded."""
         if self._is_lifted or self._is_forced or self._is_paused:
             return True
-        if self._demand.whole_episodes or not self._demand.on_policy:
+        if self.demand.whole_episodes or not self.demand.on_policy:
             steps = 0  # they may not be ready yet: episodes that go on, steps that are carried on
         ready = self._ready()
         self._unasked_steps = min(self._unasked_steps, ready)  # what was handed off or dropped is gone
@@ -66,7 +67,7 @@ class Room:
         Where clients in real time made a part of it, the others still have what is left of their room.
         """
         self._is_forced = False
-        self._limit_steps, limit_steps = int(self._demand.batches_ahead * self._demand.fragment_steps), self._limit_steps
+        self._limit_steps, limit_steps = int(self.demand.batches_ahead * self.demand.fragment_steps), self._limit_steps
         if self._unasked_steps and (ready := self._ready()):
             unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed off, so far as one can tell
             self._unasked_steps -= unasked_steps
@@ -108,7 +109,7 @@ class Room:
 
     @property
     def _steps_at_once(self) -> int:
-        return int(max(1.0, self._demand.batches_ahead) * self._demand.fragment_steps)
+        return int(max(1.0, self.demand.batches_ahead) * self.demand.fragment_steps)
 
     def _force(self) -> None:
         logger.warning(

@@ -42,15 +42,23 @@ class SampleQueue:
         self.steps_waiting = 0
         self.steps_dropped = 0
         self.steps_paused = 0
+        self.steps_cut_off = 0
         self.is_paused = False
         """Learning is paused: what comes is let go, and counted in `steps_paused`."""
+        self.is_cut_off = False
+        """The daemon is silent: what comes is let go, and counted in `steps_cut_off`, whether learning is paused or not."""
         self.is_draining = False
         """The server stops: no client is held up, and what comes may be too late for the learner."""
 
+    @property
+    def lets_go(self) -> bool:
+        """Whether what comes is let go."""
+        return self.is_paused or self.is_cut_off
+
     def put(self, segment: Segment) -> list[int]:
-        """Add a segment; return the pages of those that were dropped for it, or its own while learning is paused."""
-        if self.is_paused:
-            self.steps_paused += segment.steps
+        """Add a segment; return the pages of those that were dropped for it, or its own while what comes is let go."""
+        if self.lets_go:
+            self._count_let_go(segment.steps, self.is_cut_off)
             return [segment.page]
         self._waiting.append(segment)
         self.steps_waiting += segment.steps
@@ -85,6 +93,12 @@ class SampleQueue:
 
     def _overflows(self) -> bool:
         return self.steps_waiting > self._capacity_steps() or len(self._waiting) > self._max_segments
+
+    def _count_let_go(self, steps: int, is_cut_off: bool) -> None:
+        if is_cut_off:
+            self.steps_cut_off += steps
+        else:
+            self.steps_paused += steps
 
     def _count_dropped(self, steps: int) -> None:
         if not self.steps_dropped and not self.is_draining:

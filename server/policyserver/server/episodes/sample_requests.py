@@ -60,7 +60,7 @@ class SampleRequests:
         self._trajectories = trajectories
         self._room = room
         self._withheld = withheld
-        self._demand = demand
+        self.demand = demand
         self._max_segment_age_s = max_segment_age_s
         self._most_steps = most_steps
         self._segments_per_turn = max(1, min(_SEGMENTS_PER_TURN, _BYTES_PER_TURN // trajectories.page_bytes))
@@ -68,7 +68,9 @@ class SampleRequests:
         self._surplus_steps = 0
         self._newest_rows_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
-        self._is_draining = False
+        self._is_draining = self._is_held = False
+        self.on_ask: Callable[[], None] = lambda: None
+        """Called when the learner asks."""
 
     def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
@@ -77,6 +79,7 @@ class SampleRequests:
         is
         called once, on the loop thread.
         """
+        self.on_ask()
         if self._most_steps is not None:
             want_steps = min(want_steps, self._most_steps)
         timer = asyncio.get_running_loop().call_later(wait_s, self._time_out)
@@ -90,6 +93,14 @@ class SampleRequests:
             self._request = None
             request.timer.cancel()
             request.done([])
+
+    def hold(self, is_held: bool) -> None:
+        """Answer requests with nothing, the one that waits at once, for no answer would arrive; or go on as before."""
+        self._is_held = is_held
+        if is_held:
+            self.interrupt()
+        else:
+            self.look()
 
     def note_rows(self) -> None:
         """Note that rows were applied."""
@@ -111,7 +122,7 @@ class SampleRequests:
             self._answer(request, ready, self._trajectories.open_pages())
             return
         want = max(1, request.want_steps - self._surplus_steps)
-        if ready < want or (not last_call and self._last_steps_are_to_come(request)):
+        if self._is_held or ready < want or (not last_call and self._last_steps_are_to_come(request)):
             return
         if self._takes_everything(want, ready):
             self._answer(request, ready, self._trajectories.open_pages())
@@ -123,12 +134,12 @@ class SampleRequests:
 
         More than one step too many for each open episode can only come from clients that can't wait; these steps are left.
         """
-        demand = self._demand
+        demand = self.demand
         return demand.on_policy and (demand.whole_episodes or ready <= want + self._trajectories.pages_open)
 
     def _last_steps_are_to_come(self, request: _Request) -> bool:
         """Tell whether clients are making steps of this batch now, and look again when the wait for them is over."""
-        if not self._demand.on_policy or self._demand.batches_ahead > 0 or not self._withheld.awaited:
+        if not self.demand.on_policy or self.demand.batches_ahead > 0 or not self._withheld.awaited:
             return False
         now_s = asyncio.get_running_loop().time()
         if request.enough_s is None:
@@ -149,7 +160,7 @@ class SampleRequests:
         request = self._request
         if request is None:
             return
-        if not request.or_fewer:
+        if not request.or_fewer or self._is_held:
             self._request = None
             request.done([])
             return
@@ -185,7 +196,7 @@ class SampleRequests:
             blocks.append(block)
             asyncio.get_running_loop().call_soon(self._copy_out, blocks, steps - block.steps, request)
             return
-        if not self._demand.on_policy:
+        if not self.demand.on_policy:
             self._surplus_steps = max(0, self._surplus_steps + sum(block.steps for block in blocks) - request.want_steps)
         request.done(blocks)
         self._room.tell()

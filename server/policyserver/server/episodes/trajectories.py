@@ -106,13 +106,15 @@ class Trajectories:
 
     @property
     def steps_ready(self) -> int:
-        """Steps that could be handed off now, those in open pages included unless learning is paused."""
-        return self.queue.steps_waiting + (0 if self.queue.is_paused else self._steps_ready_in_pages)
+        """Steps that could be handed off now, those in open pages included unless they are let go."""
+        return self.queue.steps_waiting + (0 if self.queue.lets_go else self._steps_ready_in_pages)
 
     @property
-    def steps_paused(self) -> int:
-        """Steps that were recorded while learning was paused."""
-        return self.queue.steps_paused + (self._steps_ready_in_pages if self.queue.is_paused else 0)
+    def steps_let_go(self) -> tuple[int, int]:
+        """Steps that were recorded while learning was paused, and those while the daemon was silent."""
+        queue, in_pages = self.queue, self._steps_ready_in_pages
+        paused, cut_off = queue.is_paused and not queue.is_cut_off, queue.is_cut_off
+        return queue.steps_paused + paused * in_pages, queue.steps_cut_off + cut_off * in_pages
 
     @property
     def pages_open(self) -> int:
@@ -235,20 +237,19 @@ class Trajectories:
             self._steps_ready_in_pages -= self._ready(self._fill[slots] - 1)
             self._go_on_in_new_pages(slots, self._fill[slots] - 1 - self._carried, self._carried + 1, time.monotonic())
 
-    def pause(self) -> None:
-        """Have what is recorded wait for the learner, and let go of what comes.
+    def let_go(self, *, paused: bool, cut_off: bool) -> None:
+        """Have what is recorded wait for the learner and let go of what comes; without a reason, record for the learner again.
 
-        Steps are still recorded, so that look-back and recurrent states are there when learning goes on. A second call does nothing.
+        Steps are still recorded, so that look-back and recurrent states are there when learning goes on: from the pending step of each
+        episode on. A second call does nothing.
         """
-        if not self.queue.is_paused:
-            self.close_pages(self.open_pages())
-            self.queue.is_paused = True
-
-    def resume(self) -> None:
-        """Record for the learner again, from the pending step of each episode on. A second call does nothing."""
-        if self.queue.is_paused:
-            self._let_go_of_open_pages()
-            self.queue.is_paused = False
+        queue = self.queue
+        if (paused, cut_off) != (queue.is_paused, queue.is_cut_off):
+            if queue.lets_go:
+                self._let_go_of_open_pages()  # counted by the reason that there was
+            else:
+                self.close_pages(self.open_pages())
+            queue.is_paused, queue.is_cut_off = paused, cut_off
 
     def drop(self) -> int:
         """Drop what is recorded, but for the pending step of each episode; return how many steps that were."""

@@ -31,16 +31,19 @@ class WholeEpisodesQueue(SampleQueue):
         self._held_steps = 0
         self._most_held_steps = most_held_steps
         self._dropped: set[int] = set()
-        self._paused: set[int] = set()
-        """Slots of episodes that are let go whole, because a part of them was played while learning was paused, or dropped."""
+        self._let_go_whole: dict[int, bool] = {}
+        """Slots of episodes that are let go whole, because a part of them was played while learning was paused or the daemon silent, or was
+        dropped; with whether the daemon was silent."""
         self._episodes_waiting = 0
 
     def put(self, segment: Segment) -> list[int]:
         """Add a segment; the last one of an episode sets the whole episode free."""
         slot, is_last = segment.slot, segment.terminated or segment.truncated
-        if self.is_paused or slot in self._paused:
-            self._paused.discard(slot) if is_last else self._paused.add(slot)
-            return self._let_go([*self._release(slot), segment])
+        if self.lets_go or slot in self._let_go_whole:
+            is_cut_off = self.is_cut_off or self._let_go_whole.pop(slot, False)
+            if not is_last:
+                self._let_go_whole[slot] = is_cut_off
+            return self._let_go([*self._release(slot), segment], is_cut_off)
         if slot in self._dropped:
             self._count_dropped(segment.steps)
             if is_last:
@@ -55,10 +58,10 @@ class WholeEpisodesQueue(SampleQueue):
     def leave(self, slot: int) -> list[int]:
         """Note that the episode in a slot ended with the segment before, if there was one."""
         self._dropped.discard(slot)
-        self._paused.discard(slot)
+        self._let_go_whole.pop(slot, None)
         segments = self._release(slot)
-        if self.is_paused:
-            return self._let_go(segments)
+        if self.lets_go:
+            return self._let_go(segments, self.is_cut_off)
         if not segments:
             return []
         segments[-1] = replace(segments[-1], truncated=True)
@@ -69,7 +72,7 @@ class WholeEpisodesQueue(SampleQueue):
         pages = super().drop_all()
         self._episodes_waiting = 0
         for slot in list(self._held):
-            self._paused.add(slot)
+            self._let_go_whole[slot] = False
             segments = self._release(slot)
             self.steps_dropped += sum(segment.steps for segment in segments)
             pages += [segment.page for segment in segments]
@@ -117,8 +120,8 @@ class WholeEpisodesQueue(SampleQueue):
             freed += self._drop(self._release(slot))
         return freed
 
-    def _let_go(self, segments: list[Segment]) -> list[int]:
-        self.steps_paused += sum(segment.steps for segment in segments)
+    def _let_go(self, segments: list[Segment], is_cut_off: bool) -> list[int]:
+        self._count_let_go(sum(segment.steps for segment in segments), is_cut_off)
         return [segment.page for segment in segments]
 
     def _drop(self, segments: list[Segment]) -> list[int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from policyserver.common.settings import SettingsError
+from policyserver.common.whole_file import writing_whole
 from policyserver.server.export.run_folder import find_checkpoint, run_config
 
 FORMATS = (".npz", ".onnx")
@@ -23,27 +23,30 @@ def export_policy(run_folder: Path, number: int | None, to: Path) -> str:
         What was written, for people.
 
     Raises:
-        SettingsError: The file's name asks for no known format, there is no such run or checkpoint, or it can't be used.
+        SettingsError: The file's name asks for no known format, or it can't be written; or there is no such run or checkpoint, or one that
+            can't be used.
         CheckpointError: The checkpoint doesn't fit the run's configuration.
         ExportError: The policy has parts that a file can't carry.
-        OSError: The file can't be written.
     """
     if to.suffix not in FORMATS:
         raise SettingsError("to", "", f"expected a file whose name ends in {' or '.join(FORMATS)}, received {to}")
     if not to.parent.is_dir():
         raise SettingsError("to", "", f"expected a file in a folder that is there, received {to}")
-    config = run_config(run_folder)
-    checkpoint = find_checkpoint(config, number)
-    from policyserver.server.export.npz_file import write_npz  # with RLlib
-    from policyserver.server.export.onnx_file import write_onnx
-    from policyserver.server.export.portable import portable
-    from policyserver.server.export.trained_policy import restore
-
-    policy = portable(restore(config, checkpoint))
-    unfinished = to.with_name(f".{to.name}.{os.getpid()}")
     try:
-        (write_onnx if to.suffix == ".onnx" else write_npz)(policy, unfinished)
-        unfinished.replace(to)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        if to.is_dir():
+            raise SettingsError("to", "", f"expected a file, received the folder {to}")
+        with writing_whole(to) as unfinished:
+            config = run_config(run_folder)
+            checkpoint = find_checkpoint(config, number)
+            from policyserver.server.export.npz_file import write_npz  # with RLlib
+            from policyserver.server.export.onnx_file import write_onnx
+            from policyserver.server.export.portable import portable
+            from policyserver.server.export.trained_policy import restore
+
+            policy = portable(restore(config, checkpoint))
+            (write_onnx if to.suffix == ".onnx" else write_npz)(policy, unfinished)
+    except OSError as error:
+        if str(error.filename) != str(to):
+            raise
+        raise SettingsError("to", "", f"expected a file that can be written, received {to}: {error.strerror}") from error
     return f"{to}: checkpoint {checkpoint.number}, policy version {checkpoint.progress.weights_seq_no}"

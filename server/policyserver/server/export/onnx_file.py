@@ -40,7 +40,7 @@ def write_onnx(policy: PortablePolicy, path: Path) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise ExportError("expected the package onnx; `pip install 'rllib-policy-server[onnx]'` installs it") from error
+        raise ExportError('expected the package onnx; `pip install ".[onnx]"` in a clone of the repository installs it') from error
     model = _Graph(onnx, policy).model()
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())

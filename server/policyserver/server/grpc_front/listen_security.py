@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -41,16 +42,34 @@ def check_listen(listen: ListenConfig) -> float | None:
     return ends_s
 
 
-def server_credentials(listen: ListenConfig) -> grpc.ServerCredentials | None:
-    """Load the TLS key and certificate chain; None when none are configured.
+@dataclass(frozen=True)
+class ListenSecrets:
+    """What a server listens with."""
 
-    Raises:
-        InsecureListenError: If a file can't be read, or others than its owner can read the key.
-    """
-    if listen.tls_certificate_file is None or listen.tls_key_file is None:
-        return None
-    key = read_secret(listen.tls_key_file, "listen.tls_key_file")
-    return grpc.ssl_server_credentials([(key, read_file(listen.tls_certificate_file, "listen.tls_certificate_file"))])
+    certificate: bytes = b""
+    """The chain (PEM); empty: plaintext."""
+    key: bytes = field(default=b"", repr=False)
+    """Its private key (PEM)."""
+    token: str = field(default="", repr=False)
+    """What clients must send; empty: nothing."""
+
+    @classmethod
+    def read(cls, listen: ListenConfig) -> ListenSecrets:
+        """Read the configured files.
+
+        Raises:
+            InsecureListenError: As `check_listen`.
+        """
+        check_listen(listen)
+        certificate = key = b""
+        if listen.tls_certificate_file is not None and listen.tls_key_file is not None:
+            key = read_secret(listen.tls_key_file, "listen.tls_key_file")
+            certificate = read_file(listen.tls_certificate_file, "listen.tls_certificate_file")
+        return cls(certificate, key, token(listen) or "")
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """Return the TLS key and certificate chain; None without."""
+        return grpc.ssl_server_credentials([(self.key, self.certificate)]) if self.certificate else None
 
 
 def token(listen: ListenConfig) -> str | None:

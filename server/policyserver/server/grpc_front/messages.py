@@ -158,6 +158,7 @@ def encode_replies(message_id: int, replies: Replies, errors: list[pb.RowError] 
             action_log_probs=_bytes(replies.log_probs, _LITTLE_F32),
             weights_seq_nos=_bytes(replies.weights_seq_nos, _LITTLE_U64),
             errors=errors,
+            stale=replies.is_stale,
         )
     )
 

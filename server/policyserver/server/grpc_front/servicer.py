@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -25,6 +24,7 @@ from policyserver.server.episodes.row_checks import id_error
 from policyserver.server.episodes.shares import connection_of
 from policyserver.server.grpc_front import messages as wire
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.endpoints import Endpoints
 from policyserver.server.grpc_front.stream_answers import StreamAnswers
 from policyserver.server.grpc_front.unary_episodes import UnaryEpisodes
 from policyserver.server.grpc_front.unreadable import readable
@@ -56,11 +56,11 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         boot_id: str,
         both_spaces: tuple[gym.Space[Any], gym.Space[Any]],
         config: ServingConfig,
-        endpoints: Callable[[], list[str]],
+        endpoints: Endpoints,
         stats: Callable[[], ServerStats],
         numbers: ClientNumbers,
     ) -> None:
-        """Serve a core. `endpoints` returns the addresses of all serving processes, `stats` how serving and learning go."""
+        """Serve a core. `endpoints` tells of all serving processes; `stats` returns how serving and learning go."""
         self._core = core
         self._boot_id = boot_id
         self._spaces = dict(zip(("observation_space", "action_space"), both_spaces, strict=True))
@@ -70,7 +70,6 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         self._limits = wire.MessageLimits.of(config.listen.max_rows_per_message, *both_spaces)
         self._unary = UnaryEpisodes(core, self._limits, config.episodes.unary_idle_timeout_s)
         self._numbers = numbers
-        self._turns = itertools.count()
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending: PolicyServerError | None = None
         """What each stream ends with, once it is to."""
@@ -140,8 +139,11 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
         try:
             claimed = first.handshake.client_number if first.handshake.HasField("client_number") else None
-            welcome = pb.HandshakeReply(info=self._info(next(self._turns)), client_number=self._numbers.number(claimed))
+            turn = self._endpoints.turn()
+            welcome = pb.HandshakeReply(info=self._info(turn), client_number=self._numbers.number(claimed))
             await context.write(pb.StepResponse(handshake=welcome))
+            if first.handshake.takes_endpoints:
+                self._endpoints.follow(answers.tell, turn, welcome.info.endpoints)
             while True:
                 if answers.is_full:
                     self._core.statistics.messages_withheld += 1
@@ -175,6 +177,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         finally:
             self._core.statistics.clients_connected -= 1
             self._core.room.forget(say_room)
+            self._endpoints.forget(answers.tell)
             self._core.disconnect(client)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -226,15 +229,15 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
 
     def _info(self, turn: int = 0) -> pb.GetServerInfoResponse:
         """Say what this server is. Each turn lists another endpoint first: where a client begins that knows no better."""
-        config, endpoints = self._config, self._endpoints()
-        first = turn % max(len(endpoints), 1)
+        config, endpoints = self._config, self._endpoints
         return pb.GetServerInfoResponse(
             protocol_version=PROTOCOL_VERSION,
             server_version=_VERSION,
             boot_id=self._boot_id,
             observation_space=spaces.to_proto(self._spaces["observation_space"]),
             action_space=spaces.to_proto(self._spaces["action_space"]),
-            endpoints=endpoints[first:] + endpoints[:first],
+            endpoints=endpoints.addresses(turn),
+            endpoint_loads=endpoints.loads(),
             max_message_bytes=config.listen.max_message_bytes,
             max_rows_per_message=config.listen.max_rows_per_message,
             episode_idle_timeout_s=config.episodes.episode_idle_timeout_s,
@@ -242,6 +245,7 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             run=config.run,
             instance_id=config.instance_id,
             stop_timeout_s=config.stop_timeout_s,
+            stale=self._core.absence.is_silent,
         )
 
     # Unary calls ---------------------------------------------------------------------------------------------------------------------

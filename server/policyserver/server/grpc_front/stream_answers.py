@@ -34,6 +34,8 @@ class StreamAnswers:
         self._bytes = 0
         self._ready: deque[tuple[int, Replies | pb.StepResponse, int | None]] = deque()
         """Answers with the number of their message, and their bytes; None for what answers no message."""
+        self._news: pb.StepResponse | None = None
+        """What is told of the server and not written yet; the newest takes the place of what is there."""
         self._is_ready = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_ended = False
@@ -69,6 +71,11 @@ class StreamAnswers:
         """Tell the client something small that answers no message."""
         self._put(0, response, None)
 
+    def tell(self, response: pb.StepResponse) -> None:
+        """Tell the client something that answers no message and makes what was told before out of date."""
+        self._news = response
+        self._is_ready.set()
+
     def _put(self, message_id: int, answer: Replies | pb.StepResponse, size: int | None) -> None:
         self._bytes += size or 0
         self._ready.append((message_id, answer, size))
@@ -82,11 +89,18 @@ class StreamAnswers:
     async def write(self) -> None:
         """Write answers for as long as the stream lasts."""
         while True:
+            if self._news is not None:
+                news, self._news = self._news, None
+                await self._context.write(news)
             while not self._ready:
                 if self._has_ended:
                     return
+                if self._news is not None:
+                    break
                 self._is_ready.clear()
                 await self._is_ready.wait()
+            if not self._ready:
+                continue
             message_id, answer, size = self._ready.popleft()
             if isinstance(answer, Replies):
                 errors = await _encoded(answer.refusals) if len(answer.refusals) > _REFUSALS_PER_TURN else None

@@ -104,6 +104,7 @@ class UnaryEpisodes:
             action=[to_tensor(leaf[0]) for leaf in replies.actions],
             action_log_prob=float(replies.log_probs[0]),
             weights_seq_no=int(replies.weights_seq_nos[0]),
+            stale=replies.is_stale,
         )
 
     async def log_action(self, request: pb.LogActionRequest) -> pb.LogActionResponse:

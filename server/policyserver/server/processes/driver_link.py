@@ -137,6 +137,9 @@ class DriverLink:
                 self._connections.remove(connection)
         connection.close()
 
+    def release(self, index: int) -> None:
+        """See `Link.release`; what ends here is noticed by the kernel, and addresses are the actors' own."""
+
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
         with contextlib.suppress(OSError):
@@ -188,7 +191,7 @@ def follow_driver(
     on_drain: Callable[[bool], None],
     on_driver_gone: Callable[[], None],
     on_state: Callable[[dict[str, Any]], None],
-    on_question: Callable[[], Any],
+    on_question: Callable[[Any], Any],
     orders: Mapping[str, Callable[[Any], None]] | None = None,
     questions: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Callable[[], None]:
@@ -199,7 +202,7 @@ def follow_driver(
         on_drain: Called when the daemon starts to drain, with whether that is final.
         on_driver_gone: Called when the daemon's process has ended, however it did.
         on_state: Called with the newest state, if the daemon has offered one.
-        on_question: Called when the daemon asks how serving goes. What it returns is pickled.
+        on_question: Called when the daemon asks how serving goes, with what comes with the question. What it returns is pickled.
         orders: Called with what `DriverLink.order` tells, by kind; an order of another kind is skipped.
         questions: Called with what else `DriverLink.ask` asks, by kind; what they return is pickled.
 

@@ -23,8 +23,12 @@ DROP_POLICY = "drop policy"
 """Order: begin no new episodes with a policy, by its name."""
 POLICIES = "policies"
 """Order: hold all these policies, states by name; for actors that connect later."""
+SECRETS = "secrets"
+"""Order: listen with this certificate, key and token, a tuple of two bytes and a text; with a link between machines."""
 ENDPOINTS = "endpoints"
-"""Order: tell clients of these addresses, a mapping to the episodes that are open there; with a link between machines."""
+"""Order: tell clients how many episodes are open at each address, by a mapping; on a cluster that is where the actors are, too."""
+ACTORS = "actors"
+"""Order: so many serving actors there are, and among them the learner's batch is divided."""
 
 
 class Link(Protocol):
@@ -57,6 +61,9 @@ class Link(Protocol):
             content: What comes with the question.
         """
 
+    def release(self, index: int) -> None:
+        """Note that an actor, by RLlib's index, is about to end for good: it is missed no more, and its addresses are no longer told."""
+
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
 
@@ -71,8 +78,8 @@ class Followed:
     """The daemon's process has ended, however it did."""
     on_state: Callable[[dict[str, Any]], None]
     """The newest state, if the daemon has offered one."""
-    on_question: Callable[[], Any]
-    """The daemon asks how serving goes."""
+    on_question: Callable[[Any], Any]
+    """The daemon asks how serving goes; with what comes with the question."""
     orders: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
     """What `Link.order` tells, by kind; an order of another kind is skipped."""
     questions: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -93,4 +100,4 @@ class Followed:
 
     def answer(self, kind: str, content: Any) -> Any:
         """Answer a question."""
-        return self.on_question() if kind == ASK else self.questions[kind](content)
+        return self.on_question(content) if kind == ASK else self.questions[kind](content)

@@ -67,8 +67,7 @@ class RemoteFollower:
         self._where, self._secret, self._hello, self._followed = where, secret, hello, followed
         self._signs, self._on_silent, self._on_grace_over, self._on_heard = signs, on_silent, on_grace_over, on_heard
         self._stopped = threading.Event()
-        self._heard_s = time.monotonic()
-        self._was_heard = False
+        self._heard_s = self._tried_s = time.monotonic()
         self._is_silent = self._is_over = False
         self._noting = threading.Lock()
         """Held from a change of what the two lines above say until it is told: two threads change it."""
@@ -96,17 +95,21 @@ class RemoteFollower:
             call.cancel()  # type: ignore[no-untyped-call]
 
     def _follow(self) -> None:
+        pause_s = 0.0
         while not self._stopped.is_set():
-            self._follow_once()
-            if self._stopped.is_set():
-                return
-            if self._nobody_listens():
+            is_there = self._is_there()  # first: gRPC would wait for 20 s for a machine that is cut off, and go on with that after the heal
+            is_gone = is_there is False
+            if not is_gone:
+                self._stopped.wait(pause_s if is_there else BEAT_S)
+                pause_s = BEAT_S
+                is_gone = bool(is_there) and self._follow_once()
+            if is_gone and not self._stopped.is_set():
                 self._followed.on_driver_gone()
                 return
-            self._stopped.wait(BEAT_S)
 
-    def _follow_once(self) -> None:
-        """Connect and obey until the stream ends."""
+    def _follow_once(self) -> bool:
+        """Connect and obey until the stream ends; return whether another process has this one's place."""
+        self._tried_s = time.monotonic()
         outgoing = self._outgoing = queue.SimpleQueue()
         outgoing.put(pb.ActorMessage(hello=self._hello))
         with open_channel(self._where.address, _OPTIONS, self._secret.credentials()) as channel:
@@ -119,13 +122,15 @@ class RemoteFollower:
                     self._obey(message, outgoing)
             except grpc.RpcError as error:
                 self._note_end(error)
+                return bool(error.code() == grpc.StatusCode.ABORTED)
             finally:
                 self._call = None
                 outgoing.put(None)
+        return False
 
     def _note_end(self, error: grpc.RpcError) -> None:
         """Log why the stream ended: a refusal once, for the daemon is asked again each second."""
-        refusal = str(error.details()) if error.code() == grpc.StatusCode.FAILED_PRECONDITION else ""
+        refusal = str(error.details()) if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED) else ""
         if refusal and refusal != self._refusal:
             logger.error("the daemon at %s lets this actor not in: %s", self._where.address, refusal)
         elif not refusal:
@@ -145,18 +150,19 @@ class RemoteFollower:
         except Exception:  # e.g. the port is still taken; what fails here is no reason to think that the daemon is gone
             logger.exception("what the daemon sent could not be followed; RLlib brings weights and the order to listen again")
 
-    def _nobody_listens(self) -> bool:
-        """Tell whether the daemon's machine says that no process has its port: then the daemon is gone."""
+    def _is_there(self) -> bool | None:
+        """Tell whether the daemon's machine has a process at its port; None if it says nothing. Without one the daemon is gone."""
         host, _, port = self._where.address.rpartition(":")
         with contextlib.suppress(OSError):
             try:
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
             except ConnectionRefusedError:
-                return True
-        return False
+                return False
+            return True
+        return None
 
     def _note_heard(self) -> None:
-        self._heard_s, self._was_heard = time.monotonic(), True
+        self._heard_s = time.monotonic()
         with self._noting:
             if self._is_silent:
                 self._is_silent = self._is_over = False
@@ -170,8 +176,7 @@ class RemoteFollower:
                 _call(lambda: self._outgoing.put(pb.ActorMessage(beat=self._signs())))
             with self._noting:
                 silent_s = time.monotonic() - self._heard_s
-                begins = silent_s > self._where.silent_s and not self._is_silent
-                if begins:
+                if silent_s > self._where.silent_s and not self._is_silent:
                     self._is_silent = True
                     logger.warning(
                         "the daemon at %s is silent for %.0f s: serving goes on with what is there", self._where.address, silent_s
@@ -180,7 +185,7 @@ class RemoteFollower:
                 if silent_s > self._where.silent_s + self._where.grace_s and not self._is_over:
                     self._is_over = True
                     _call(self._on_grace_over)
-            if begins:
+            if self._call is not None and time.monotonic() - max(self._heard_s, self._tried_s) > self._where.silent_s:
                 self._hang_up()
 
 

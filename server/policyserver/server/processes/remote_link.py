@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import math
 import queue
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import grpc
 
 from policyserver.common.errors import WireError
-from policyserver.server.processes.link import ASK, DRAIN, ENDPOINTS, STATE
+from policyserver.server.processes.link import ACTORS, ASK, DRAIN, ENDPOINTS, STATE
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, make_identity, server_credentials
 from policyserver.server.processes.link_values import from_value, to_value
 from policyserver.v1 import driver_link_pb2 as pb
@@ -39,7 +40,7 @@ class _Actor:
     """One actor that is connected."""
 
     def __init__(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
-        self.index, self.host = int(hello.index), str(hello.host)
+        self.index, self.host, self.boot_id = int(hello.index), str(hello.host), str(hello.boot_id)
         self.heard_s = time.monotonic()
         self._context = context
         self.waiting: queue.SimpleQueue[pb.DriverMessage | None] = queue.SimpleQueue()
@@ -92,12 +93,21 @@ class RemoteLink(service.DriverLinkServicer):
         self._silent: set[int] = set()
         self._refused: dict[int, str] = {}
         """Why, by actor, as it was logged."""
+        self._newest: dict[int, str] = {}
+        """The process of each actor that came last, by its boot id."""
+        self._replaced: dict[str, None] = {}
+        """Processes that have a successor, by boot id: Ray gave them up while they were cut off, and they may come back."""
         self._told: set[int] = set()
         """The actors that the daemon was told to be silent."""
         self._telling = threading.Lock()  # taken before the other lock, and by no signal handler
         self._addresses: dict[int, dict[str, int]] = {}
         """Where clients reach each actor, with the episodes that are open there. What one said stays until a successor says otherwise: all
         actors have to list the same addresses, and one that is away comes back."""
+        self._most_listed = _MOST_ACTORS
+        """Actors beyond this number are built, and clients are not told of them yet."""
+        self._loads_are_new = False
+        self._released: set[int] = set()
+        """Actors that are about to end for good."""
         self._questions = 0
         self._answers: dict[int, Any] = {}
         """To the question that is asked now, by actor."""
@@ -133,6 +143,9 @@ class RemoteLink(service.DriverLinkServicer):
                 self._standing[kind] = message
             for actor in self._actors.values():
                 actor.send(message)
+            if kind == ACTORS:
+                self._most_listed = content
+                self._order_endpoints()
 
     def offer(self, state: dict[str, Any]) -> None:
         """See `Link.offer`."""
@@ -143,6 +156,8 @@ class RemoteLink(service.DriverLinkServicer):
         message = pb.DriverMessage(order=pb.Order(kind=kind, content=to_value(content)))
         with self._lock:
             self._standing[kind] = message
+            if kind == ACTORS:
+                self._most_listed = content
 
     def ask(
         self, timeout_s: float, on_late: Callable[[Any], None] = lambda answer: None, *, kind: str = ASK, content: Any = None
@@ -173,6 +188,16 @@ class RemoteLink(service.DriverLinkServicer):
                 self._changed.wait(left_s)
             return [self._answers[index] for index in sorted(asked) if index in self._answers]
 
+    def release(self, index: int) -> None:
+        """See `Link.release`."""
+        with self._lock:
+            if index in self._actors:
+                self._released.add(index)
+            self._silent.discard(index)
+            if self._addresses.pop(index, None) is not None:
+                self._order_endpoints()
+        self._tell(index)
+
     def connected(self) -> list[int]:
         """Return RLlib's indices of the actors that are connected and not silent."""
         with self._lock:
@@ -202,8 +227,13 @@ class RemoteLink(service.DriverLinkServicer):
             self._refuse(first.hello, context)
             return
         actor = _Actor(first.hello, context)
+        if not self._is_newest(actor):
+            text = f"serving actor {actor.index} has a successor, which Ray made while this process was silent: it ends"
+            logger.warning("%s (on %s)", text, actor.host)
+            context.abort(grpc.StatusCode.ABORTED, text)
         with self._lock:
             self._refused.pop(actor.index, None)
+            self._released.discard(actor.index)
             if (before := self._actors.get(actor.index)) is not None:
                 before.cut()
             self._actors[actor.index] = actor
@@ -217,6 +247,19 @@ class RemoteLink(service.DriverLinkServicer):
                 yield message
         finally:
             self._forget(actor)
+
+    def _is_newest(self, actor: _Actor) -> bool:
+        """Take note of the process that an actor is now; False if another one has its place."""
+        with self._lock:
+            before = self._newest.get(actor.index, "")
+            if actor.boot_id in self._replaced:
+                return False
+            self._newest[actor.index] = actor.boot_id
+            if before and before != actor.boot_id:
+                self._replaced[before] = None
+                while len(self._replaced) > _MOST_ACTORS:
+                    del self._replaced[next(iter(self._replaced))]
+            return True
 
     def _refuse(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         """Refuse an actor of another version, which asks again each second: it is logged once."""
@@ -263,12 +306,21 @@ class RemoteLink(service.DriverLinkServicer):
     def _tell_endpoints(self, actor: _Actor, beat: pb.Beat) -> None:
         addresses = dict.fromkeys(beat.addresses, int(beat.episodes_open))
         with self._lock:
-            if addresses and addresses != self._addresses.get(actor.index):
-                self._addresses[actor.index] = addresses
-                if not self._actors.keys() <= self._addresses.keys():  # the others begin to listen, too
-                    return
-                listed = {address: load for _, group in sorted(self._addresses.items()) for address, load in group.items()}
-                self.order(ENDPOINTS, listed, stays=True)
+            before = self._addresses.get(actor.index)
+            if not addresses or addresses == before or actor.index in self._released:
+                return
+            self._addresses[actor.index] = addresses
+            if before is not None and before.keys() == addresses.keys():
+                self._loads_are_new = True  # which are told with the next sign of life, those of all actors together
+            else:
+                self._order_endpoints()
+
+    def _order_endpoints(self) -> None:
+        self._loads_are_new = False
+        expected = {index for index in self._actors if index <= self._most_listed} - self._released
+        if expected <= self._addresses.keys():  # else the others begin to listen, too
+            groups = [group for index, group in sorted(self._addresses.items()) if index <= self._most_listed]
+            self.order(ENDPOINTS, {address: load for group in groups for address, load in group.items()}, stays=True)
 
     def _heard(self, actor: _Actor) -> None:
         with self._lock:
@@ -283,6 +335,10 @@ class RemoteLink(service.DriverLinkServicer):
             if self._actors.get(actor.index) is not actor:
                 return
             del self._actors[actor.index]
+            if actor.index in self._released:
+                self._released.discard(actor.index)
+                self._changed.notify_all()
+                return
             was_silent = actor.index in self._silent
             self._silent.add(actor.index)
             self._changed.notify_all()
@@ -307,18 +363,24 @@ class RemoteLink(service.DriverLinkServicer):
                 )
 
     def _beat(self) -> None:
-        beat = pb.DriverMessage(beat=pb.Beat())
-        while not self._closed.wait(BEAT_S):
+        """Send signs of life, and notice on time who sends none."""
+        beat, next_s = pb.DriverMessage(beat=pb.Beat()), time.monotonic() + BEAT_S
+        while not self._closed.wait(min(next_s, self._next_silence_s()) - time.monotonic()):
             now_s = time.monotonic()
             silent = []
             with self._changed:
+                if self._loads_are_new:
+                    self._order_endpoints()
                 for index, actor in self._actors.items():
-                    actor.send(beat)
-                    if now_s - actor.heard_s > self._silent_s and index not in self._silent:
+                    if now_s >= next_s:
+                        actor.send(beat)
+                    if now_s >= actor.heard_s + self._silent_s and index not in self._silent:
                         self._silent.add(index)
                         silent.append(actor)
                 if silent:
                     self._changed.notify_all()
+            if now_s >= next_s:
+                next_s = now_s + BEAT_S
             for actor in silent:
                 self._tell(actor.index)
                 logger.warning(
@@ -327,3 +389,9 @@ class RemoteLink(service.DriverLinkServicer):
                     actor.host,
                     self._silent_s,
                 )
+
+    def _next_silence_s(self) -> float:
+        """Return when the next actor is silent unless it is heard of, by `time.monotonic`."""
+        with self._lock:
+            heard_s = [actor.heard_s for index, actor in self._actors.items() if index not in self._silent]
+        return min(heard_s, default=math.inf) + self._silent_s

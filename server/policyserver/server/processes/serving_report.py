@@ -43,3 +43,7 @@ class ServingReport:
     """Name of the policy that shadows; empty: none does."""
     shadow_actions: list[Any] = field(default_factory=list)
     """What it would have done since the last report: `ShadowActions`."""
+    episodes_from: int = 0
+    """Number of the first of `episodes`, from 0, among all that ended since the process began."""
+    addresses: tuple[str, ...] = ()
+    """Where clients reach the process."""

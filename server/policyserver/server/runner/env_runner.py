@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,38 +27,27 @@ from ray.rllib.utils import force_list
 
 from policyserver.common.server_stats import TrainingIteration
 from policyserver.server.config.ignored_settings import refuse_ignored_settings
-from policyserver.server.config.link_address import RemoteAddress
-from policyserver.server.config.node_address import advertised, on_this_node
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.segments import EpisodeList, SegmentBlock, episodes_of
 from policyserver.server.external_env.rllib_methods import environments_to_serve
 from policyserver.server.external_env.thread import ExternalEnvThread, check_external_env
-from policyserver.server.grpc_front.listen_address import address_of
+from policyserver.server.grpc_front.client_numbers import numbers_of
 from policyserver.server.policies.connectors.episode_callbacks import is_used
 from policyserver.server.policies.connectors.policy_choice import make_policy
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
+from policyserver.server.processes import link
 from policyserver.server.processes.driver_link import leave_at_once
-from policyserver.server.processes.link import (
-    DROP_POLICY,
-    ENDPOINTS,
-    HOLD_POLICY,
-    INTERRUPT,
-    LOG_LEVEL,
-    PAUSE,
-    POLICIES,
-    RETIRE,
-    ROLL_BACK,
-    Followed,
-)
+from policyserver.server.processes.link import Followed
 from policyserver.server.processes.log_setup import log_to
 from policyserver.server.processes.processor_share import new_session, warn_if_ray_lowered
 from policyserver.server.processes.serving_report import ServingReport
-from policyserver.server.runner.following import follow, node_ip
+from policyserver.server.runner.actor_addresses import ActorAddresses
+from policyserver.server.runner.following import follow
 from policyserver.server.runner.learner_demand import learner_demand
-from policyserver.server.runner.metrics import log_samples, with_others
-from policyserver.server.runner.node_port import NodePort
+from policyserver.server.runner.metrics import log_samples, with_hand_off, with_others
 from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.seeding import seeded
 from policyserver.server.runner.serving_loop import ServingLoop
@@ -103,8 +92,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
         self._drains = threading.Event()
-        self._others: list[str] = []
-        self._node_port: NodePort | None = None
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
         self._callbacks = [make() for make in force_list(self.config.callbacks_class)]
@@ -158,13 +145,14 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             env_runner=self,
         )
         self._policy = policy = _with_others(policy, config) if isinstance(policy, VectorizedPolicy) else policy
-        demand = self._demand = learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
+        demand = self._demand = self._find_demand()
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
-        loop.endpoints = self._endpoints
-        if self._is_on_cluster:
-            loop.advertise = partial(advertised, config.listen.advertise, node_ip=node_ip())
-        loop.client_numbers = (max(self._index - 1, 0), max(self.config.num_env_runners, 1))
+        count, has_env = max(self.config.num_env_runners, 1), self.env is not None
+        addresses = self.addresses_of_all = ActorAddresses(config, self._index, count, has_env=has_env)
+        addresses.here, loop.advertise = loop.advertised, addresses.advertised
+        loop.endpoints, loop.loads = addresses.listed, addresses.loads
+        loop.client_numbers = numbers_of(max(self._index - 1, 0), addresses.actors)
         loop.start()
         retirement = self._retirement = Retirement(self._index, loop, leave_at_once)
         if self.env is not None:
@@ -172,23 +160,25 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             self._env_thread = ExternalEnvThread(self.env, loop, *self._spaces, finished_remembered=remembered)
         if config.opens_itself:
             self.open()
-        elif self._is_on_cluster and self.env is None:  # else the daemon keeps the ports of its machine
-            self._node_port = NodePort(config.listen, self._index, self.config.num_env_runners, node_ip())
+        elif addresses.is_on_cluster and self.env is None:  # else the daemon keeps the ports of its machine
+            addresses.keep_port()
         if self._index > 0:
             self._prepare_process()
         if config.driver_link is not None:
             orders: dict[str, Callable[[Any], None]] = {
-                INTERRUPT: lambda _: loop.interrupt_sample(),
-                LOG_LEVEL: logging.getLogger().setLevel,
-                PAUSE: loop.pause_learning,
-                DROP_POLICY: self.drop_policy,
-                POLICIES: self.hold_policies,
-                ENDPOINTS: self.take_endpoints,
+                link.INTERRUPT: lambda _: loop.interrupt_sample(),
+                link.LOG_LEVEL: logging.getLogger().setLevel,
+                link.PAUSE: loop.pause_learning,
+                link.DROP_POLICY: self.drop_policy,
+                link.POLICIES: self.hold_policies,
+                link.ENDPOINTS: self.take_endpoints,
+                link.ACTORS: self.be_one_of,
+                link.SECRETS: loop.sent_secrets.take,
             }
             questions: dict[str, Callable[[Any], Any]] = {
-                ROLL_BACK: self.roll_back,
-                HOLD_POLICY: self.hold_policy,
-                RETIRE: retirement.follow,
+                link.ROLL_BACK: self.roll_back,
+                link.HOLD_POLICY: self.hold_policy,
+                link.RETIRE: retirement.follow,
             }
             followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
             self._stop_following = follow(config.driver_link, followed, self._index, loop)
@@ -203,42 +193,26 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             if self._env_thread is not None:
                 self._env_thread.start()
             elif self._serving_loop is not None and not self._serving_loop.addresses:
-                self._serving_loop.bind(self._address())
-                if self._node_port is not None:
-                    self._node_port.is_listened_on()
+                self._serving_loop.bind(self.addresses_of_all.own())
+                self.addresses_of_all.is_listened_on()
 
-    def _address(self, index: int | None = None) -> str:
-        """Return the address of the serving instance with this index of RLlib's, or of this one."""
-        if index is None and self._node_port is not None:
-            return self._node_port.address
-        address = self._serving_config.listen.address
-        if self._is_on_cluster:
-            address = on_this_node(address, node_ip())
-        return address_of(address, max((self._index if index is None else index) - 1, 0))
+    def take_endpoints(self, loads: Mapping[str, int]) -> None:
+        """Take the episodes that are open at each address of a serving instance; on a cluster these are the addresses of all."""
+        self.addresses_of_all.take(loads)
+        if self._serving_loop is not None:
+            self._serving_loop.tell_endpoints()
 
-    @property
-    def _is_on_cluster(self) -> bool:
-        """Whether the serving instances may be on several machines."""
-        return isinstance(self._serving_config.driver_link, RemoteAddress)
+    def be_one_of(self, actors: int) -> None:
+        """Take note that there are so many serving instances, among which the learner's batch is divided."""
+        self.config.num_env_runners = self.addresses_of_all.actors = actors
+        self._demand = self._find_demand()
+        if self._serving_loop is not None:
+            self._serving_loop.want(self._demand)
+            self._serving_loop.tell_endpoints()
 
-    def take_endpoints(self, addresses: dict[str, int]) -> None:
-        """Take the addresses of all serving instances, on whichever machines they are."""
-        self._others = list(addresses)
-
-    def planned_addresses(self) -> list[str]:
-        """Return the addresses that this instance will have; none if the system or an environment chooses them."""
-        address = self._address()
-        chosen = self.env is None and not address.endswith(":0")
-        return [advertised(self._serving_config.listen.advertise, address, node_ip())] if chosen else []
-
-    def _endpoints(self) -> list[str]:
-        """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
-        assert self._serving_loop is not None
-        if self._is_on_cluster:
-            return self._others or self._serving_loop.advertised()
-        if self.env is not None or self._serving_config.listen.address.endswith(":0"):
-            return list(self._serving_loop.addresses)
-        return [self._address(index) for index in range(1, max(self.config.num_env_runners, 1) + 1)]
+    def _find_demand(self) -> Demand:
+        config = self._serving_config
+        return learner_demand(self.config, self._index, config.hand_off.batches_ahead, learns=config.learns)
 
     @property
     def _env_failure(self) -> Exception | None:
@@ -264,10 +238,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.drain(is_final=is_final)
 
-    def end_retired(self) -> bool:
-        """End this process in a moment, if it was told to leave and has handed off everything; return whether it will."""
-        return self._retirement.end()
-
     def limit_starts(self, most: int) -> None:
         """Start so many episodes in all, in a serving instance; further ones are refused for good."""
         assert self._serving_loop is not None
@@ -278,10 +248,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is not None:
             self._serving_loop.report_training(report)
 
-    def report(self) -> ServingReport:
-        """Return how a serving instance does, and the episodes that ended since the last call. From any thread."""
+    def report(self, told: Mapping[str, int] | None = None) -> ServingReport:
+        """Return how a serving instance does, and the episodes that ended, but for those that were `told`: see `UntoldEpisodes`."""
         assert self._serving_loop is not None
-        report = self._serving_loop.report(explores=bool(self.config.explore))
+        report = self._serving_loop.report(told, explores=bool(self.config.explore))
         shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
         if shadow is None:
             return report
@@ -354,9 +324,13 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
 
     def _wait_for_steps(self, want: int, serving_loop: ServingLoop) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
+        if not self._waits_for_fragment and serving_loop.takes_old_call():
+            return []
         until_s = time.monotonic() + hand_off.max_segment_age_s
         blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
         while self._waits_for_fragment and not blocks:
+            if self._retirement.leaves:  # it has nothing more to give, and RLlib counts nothing as a fragment: so it gives no answer
+                serving_loop.wait_stopped(hand_off.sample_wait_s)
             has_ended = self._drains.is_set() or self._env_failure or serving_loop.wait_stopped(0.0)
             if has_ended or self._weights_pull.group_stops(self._env_runner_state_server):
                 break
@@ -367,7 +341,10 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def get_metrics(self) -> Any:
         """Return what was sampled since the last call, in RLlib's form."""
         others = self._where_it_serves(self._policy.take_metrics) if self._policy is not None else {}
-        return with_others(self.metrics.reduce(), others)
+        metrics = with_others(self.metrics.reduce(), others)
+        if self._index > 0 and self._serving_loop is not None and self.addresses_of_all.is_on_cluster:
+            return with_hand_off(metrics, self._serving_loop.boot_id, self._serving_loop.core.steps_handed_off)
+        return metrics
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
         """Return the spaces under the names that RLlib's connectors and modules look for."""
@@ -385,8 +362,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         is_final = self._serving_config.driver_link is None and not self._drains.is_set()
         self._drains.set()
         self._stop_following()
-        if self._node_port is not None:
-            self._node_port.close()
+        self.addresses_of_all.close()
         if self._serving_loop is not None:
             self._serving_loop.stop(is_final=is_final)
         elif self._env_runner_state_server is not None:

@@ -46,7 +46,7 @@ def follow(where: LinkAddress, followed: Followed, index: int, loop: ServingLoop
     if secret is None:
         logger.warning("the daemon at %s has left the cluster: nothing is followed", where.address)
         return lambda: None
-    hello = pb.Hello(index=index, version=package_version(), host=socket.gethostname())
+    hello = pb.Hello(index=index, version=package_version(), host=socket.gethostname(), boot_id=loop.boot_id)
     follower = RemoteFollower(
         where,
         secret,

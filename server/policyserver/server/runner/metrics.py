@@ -11,6 +11,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from policyserver.server.episodes.core_statistics import CoreStatistics
 from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.processes.hand_off import HAND_OFF
 from policyserver.server.processes.training_report import STEPS_BEHIND, STEPS_DROPPED, VERSIONS_BEHIND
 
 _RETURNS_BY_ID = (("agent_episode_return_mean", DEFAULT_AGENT_ID), ("module_episode_return_mean", DEFAULT_MODULE_ID))
@@ -32,6 +33,11 @@ def with_others(metrics: dict[str, Any], others: dict[str, Any]) -> dict[str, An
         if isinstance(value, dict) and isinstance(others.get(key), dict):
             joined[key] = with_others(value, others[key])
     return joined
+
+
+def with_hand_off(metrics: dict[str, Any], boot_id: str, steps: int) -> dict[str, Any]:
+    """Say beside reduced metrics how many steps a serving process has handed off since it began: see `HAND_OFF`."""
+    return {**metrics, HAND_OFF: (boot_id, steps)}
 
 
 def log_samples(metrics: MetricsLogger, config: Any, blocks: list[SegmentBlock], statistics: CoreStatistics) -> None:

@@ -32,16 +32,10 @@ class Retirement:
                 self._loop.retire(leaves=order.phase == "leave", stays=order.phase == "stay")
         return self._loop.call(self._state)
 
-    def is_done(self) -> bool:
-        """Whether it was told to leave, and everything is handed off."""
-        return self._phase == "leave" and self._loop.call(self._state).is_empty
-
-    def end(self) -> bool:
-        """End this process in a moment, if everything is handed off; return whether it will."""
-        if not self.is_done():
-            return False
-        self._end_soon()
-        return True
+    @property
+    def leaves(self) -> bool:
+        """Whether it was told to leave, and so records nothing more."""
+        return self._phase == "leave"
 
     def _end_soon(self) -> None:
         threading.Timer(_LEAVE_AFTER_S, self._leave_at_once).start()

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,15 +25,19 @@ from policyserver.common.process_figures import process_figures
 from policyserver.common.server_stats import ServerStats, TrainingIteration
 from policyserver.server.config.serving_config import ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
+from policyserver.server.episodes.demand import Demand
 from policyserver.server.episodes.ended_episodes import EndedEpisode
-from policyserver.server.episodes.ending_error import ending_error
+from policyserver.server.episodes.ending_error import ending_error, silence_error
 from policyserver.server.episodes.segments import SegmentBlock
+from policyserver.server.episodes.untold_episodes import UntoldEpisodes
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
+from policyserver.server.grpc_front.endpoints import Endpoints
 from policyserver.server.grpc_front.listen_address import check_free
-from policyserver.server.grpc_front.listen_security import TokenInterceptor, check_listen, server_credentials, token
+from policyserver.server.grpc_front.listen_security import ListenSecrets, TokenInterceptor
 from policyserver.server.grpc_front.servicer import SERVICE_NAME, PolicyServicer
 from policyserver.server.grpc_front.unreadable import UnreadableInterceptor
 from policyserver.server.processes.serving_report import ServingReport
+from policyserver.server.runner.sent_secrets import SentSecrets
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +77,7 @@ class ServingLoop:
         self._spaces = observation_space, action_space
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="policy-server", daemon=True)
-        self._servers: list[grpc.aio.Server] = []
-        self._health: list[Any] = []
+        self._servers, self._health = list[grpc.aio.Server](), list[Any]()
         self._servicer: PolicyServicer | None = None
         self._training: TrainingIteration | None = None
         self._started_s = time.monotonic()
@@ -82,7 +85,14 @@ class ServingLoop:
         self._stopped = threading.Event()
         self._stop_lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
+        self._calls_are_old = False  # whether calls that begin now may be from before the daemon's silence
+        self.sent_secrets = SentSecrets()
+        """What the daemon has this process listen with, in place of the configured files."""
         self.endpoints: Callable[[], list[str]] = lambda: self.addresses
+        """Returns the addresses of all serving processes of the daemon."""
+        self.loads: Callable[[], Mapping[str, int]] = dict
+        """Returns the episodes that are open at each, of those of which that is known."""
+        self._endpoints = Endpoints(lambda: self.endpoints(), lambda: self.loads())
         self.advertise: Callable[[str], str] = lambda bound: bound
         """Makes what clients are told of an address that is listened on."""
         self.client_numbers = (0, 1)
@@ -101,13 +111,14 @@ class ServingLoop:
         """Serve on an address (default: the configured one) and return it, with the port the system chose if it was 0.
 
         Raises:
-            OSError: The address can't be bound, for example because another server has it.
+            OSError: The address can't be bound, for example because another server has it; or the daemon sends no secrets.
         """
+        self.sent_secrets.wait(self._config.driver_link)
         return self._call(self._bind(address or self._config.listen.address))
 
     def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
         """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
-        answer: concurrent.futures.Future[list[SegmentBlock]] = concurrent.futures.Future()
+        answer = concurrent.futures.Future[list[SegmentBlock]]()
         try:
             self._loop.call_soon_threadsafe(partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer))
             return answer.result(timeout=wait_s + 30.0)
@@ -142,7 +153,7 @@ class ServingLoop:
 
     def serve_weights(self, weights_seq_no: int) -> None:
         """Serve the weights loaded last, from the next batch on; returns when that is so."""
-        self.call(lambda: self.core.serve_weights(weights_seq_no))
+        self.call(partial(self.core.serve_weights, weights_seq_no))
 
     def pause_learning(self, paused: bool) -> None:
         """Let steps by-pass the learner, or go on as before; returns when that is so."""
@@ -151,6 +162,14 @@ class ServingLoop:
     def limit_starts(self, most: int) -> None:
         """Start so many episodes in all."""
         self.call(lambda: self.core.limit_starts(most))
+
+    def tell_endpoints(self) -> None:
+        """Tell clients where the serving processes are and how busy, if that is new."""
+        self.post(self._endpoints.look)
+
+    def want(self, demand: Demand) -> None:
+        """Take what the learner wants from now on."""
+        self.call(lambda: self.core.want(demand))
 
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing."""
@@ -191,17 +210,28 @@ class ServingLoop:
         return self.core.episodes_open
 
     def daemon_is_silent(self) -> None:
-        """Go on without the daemon: steps by-pass the learner, and no caller waits for it."""
-        self.post(lambda: self.core.pause_learning(True))
+        """Go on without the daemon: answers are marked as stale, steps by-pass the learner, and no caller waits for it."""
+        self.post(partial(self._note_silence, True))
 
     def daemon_is_away(self) -> None:
         """Say NOT_SERVING and refuse new episodes, until the daemon is heard of: the weights are too old. Open episodes go on."""
+        logger.warning("the daemon has been silent for too long: no new episodes begin here until it is heard of")
         self.post(partial(self._hold, is_held=True))
 
     def daemon_is_back(self) -> None:
         """Go on as before the daemon was silent."""
         self.post(partial(self._hold, is_held=False))
-        self.post(lambda: self.core.pause_learning(False))
+        self.post(partial(self._note_silence, False))
+
+    def takes_old_call(self) -> bool:
+        """Tell, once, whether a call of RLlib's that begins now may be from before the daemon's silence, so that its answer goes nowhere.
+
+        The first call after the silence may, unless RLlib has set a state since, which comes after such calls.
+        """
+        is_old = self._calls_are_old and not self.core.absence.is_silent
+        if is_old:
+            self._calls_are_old = False
+        return is_old
 
     def wait_stopped(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; return whether it has."""
@@ -234,31 +264,29 @@ class ServingLoop:
 
     async def _start(self) -> None:
         self.core = self._make_core()
+        self._untold = UntoldEpisodes(self.core.ended)
         self._trim()
 
     async def _bind(self, address: str) -> str:
         listen = dataclasses.replace(self._config.listen, address=address)
-        check_listen(listen)
+        secrets = self.sent_secrets.newest or ListenSecrets.read(listen)
         target = parse_address(address)
         options = [
             *_CHANNEL_OPTIONS,
             ("grpc.max_receive_message_length", listen.max_message_bytes),
             ("grpc.max_send_message_length", listen.max_message_bytes),
         ]
-        secret = token(listen)
-        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secret)] if secret is not None else [])]
+        interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secrets.token)] if secrets.token else [])]
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         if self._servicer is None:
             numbers = ClientNumbers(*self.client_numbers)
-            self._servicer = PolicyServicer(
-                self.core, self.boot_id, self._spaces, self._config, lambda: self.endpoints(), self._stats, numbers
-            )
+            self._servicer = PolicyServicer(self.core, self.boot_id, self._spaces, self._config, self._endpoints, self._stats, numbers)
         self._servicer.add_to(server)
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listen.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = server_credentials(listen)
+        credentials = secrets.credentials()
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         except RuntimeError as error:
@@ -278,13 +306,18 @@ class ServingLoop:
         """Return the addresses at which clients reach this server. From any thread."""
         return [self.advertise(bound) for bound in self.addresses]
 
-    def report(self, *, explores: bool) -> ServingReport:
-        """Return how serving goes, and the episodes that ended since the last call, with whether the policy `explores`. From any thread."""
-        process = process_figures()
-        return self.call(lambda: self._report(explores, process))
+    def report(self, told: Mapping[str, int] | None = None, *, explores: bool) -> ServingReport:
+        """Return how serving goes, and the episodes that ended. From any thread.
 
-    def _report(self, explores: bool, process: dict[str, float]) -> ServingReport:
-        statistics, (ended, missing) = self.core.statistics, self.core.ended.take()
+        Args:
+            told: How many ended episodes of each serving process, by its boot id, need not be told again. Unset: those of earlier calls.
+            explores: Whether the policy does.
+        """
+        process = process_figures()
+        return self.call(lambda: self._report(None if told is None else told.get(self.boot_id, 0), explores, process))
+
+    def _report(self, told: int | None, explores: bool, process: dict[str, float]) -> ServingReport:
+        statistics, (first, ended, missing) = self.core.statistics, self._untold.take(told)
         return ServingReport(
             known(self._stats()),
             _columns(ended, explores),
@@ -296,6 +329,8 @@ class ServingLoop:
             process,
             *self.core.by_hand(),
             policies=statistics.policies,
+            episodes_from=first,
+            addresses=tuple(self.advertised()),
         )
 
     def _stats(self) -> ServerStats:
@@ -303,13 +338,17 @@ class ServingLoop:
         stats.boot_id, stats.uptime_s, stats.training = self.boot_id, time.monotonic() - self._started_s, self._training
         return stats
 
+    def _note_silence(self, is_silent: bool) -> None:
+        self._calls_are_old = self._calls_are_old or is_silent
+        self.core.absence.note_silence(is_silent)
+
     def _hold(self, *, is_held: bool) -> None:
-        self.core.hold_starts(ending_error(is_final=False) if is_held else None)
+        self.core.hold_starts(silence_error() if is_held else None)
         self._say_whether_it_serves()
 
     def _say_whether_it_serves(self) -> None:
-        is_serving = self.core.drain_error is None
-        says = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        states = health_pb2.HealthCheckResponse
+        says = states.SERVING if self.core.drain_error is None else states.NOT_SERVING
         for servicer in self._health:
             for name in ("", SERVICE_NAME):
                 self._loop.create_task(servicer.set(name, says))

@@ -94,6 +94,8 @@ class RunnerState(Checkpointable):
         restored. But an instance's calls come in the order they were made, so what comes here is what the driver wants served: an older
         version is never a late one. Late ones may come on the two other ways only.
         """
+        if self._serving_loop is not None:
+            self._serving_loop.takes_old_call()  # what comes after this is new
         with self._state_lock:
             if self._serving_loop is not None and self._comes_late(state):
                 return

@@ -19,34 +19,29 @@ import numpy.typing as npt
 from annotated_types import Ge, Interval
 
 from policyserver.common.settings import Config
-from policyserver.pipelines.market.accounts import Accounts, total_of
+from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
-from policyserver.pipelines.market.execution.filling import EXCESS, Filling
+from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.margin_calls import MarginCalls
 from policyserver.pipelines.market.execution.matching import PHASES, matches
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
+from policyserver.pipelines.market.execution.order_checks import OrderChecks
 from policyserver.pipelines.market.execution.order_table import (
     BARS_LEFT,
     FORCED,
     KIND,
-    LEFT,
     LIVE,
     MATCHED,
     NUMBER,
-    PRICE,
-    QUANTITY,
-    SIDE,
     SYMBOL,
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
 from policyserver.pipelines.market.rows import ALL, Rows
-
-_DUST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +94,7 @@ class SimulatedBroker:
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
         """What is told of orders."""
+        self._checks = OrderChecks(accounts, instruments, self._leverage)
         self._filling = Filling(accounts, instruments, self._table, self.log, self._leverage)
         self._next_open = NextOpen(accounts, instruments, self.log, self._leverage)
         self._margin_calls = MarginCalls(accounts, config.maintenance_fraction)
@@ -192,19 +188,8 @@ class SimulatedBroker:
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
-        rows, symbol, kind, orders = requests.rows, requests.symbol, requests.kind, self.orders_of(requests)
-        quantity, price = orders[:, QUANTITY], orders[:, PRICE]
-        reason = np.zeros(len(rows), dtype=np.int64)
-        _first(reason, quantity <= 0, Reason.QUANTITY)
-        if np.count_nonzero(kind):  # others than market orders
-            _first(reason, KIND_FACTS.has_price[kind] & ~(np.isfinite(price) & (price > 0)), Reason.PRICE)
-        if self._filling.has_forced:
-            _first(reason, self._accounts.called[rows], Reason.MARGIN_CALL)
-        if self.table.longest >= self.table.n_slots:
-            live = self.table.count[rows] - (0 if replaced is None else 1)
-            _first(reason, live >= self.table.n_slots, Reason.TOO_MANY)
-        if self._leverage < math.inf or self._instruments.bans_shorts:
-            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, replaced)
+        rows, orders = requests.rows, self.orders_of(requests)
+        reason = self._checks.reasons(requests, orders, self.table, replaced, has_forced=self._filling.has_forced)
         self._accounts.orders[rows] = self._accounts.orders.take(rows) + 1
         accepted: npt.NDArray[np.bool_] = reason == 0
         are_accepted = np.count_nonzero(accepted) == len(accepted)
@@ -237,30 +222,6 @@ class SimulatedBroker:
             if np.count_nonzero(kinds) and not KIND_FACTS.at_open[kinds.astype(np.int64)].all():
                 self._only_at_open = False
         self.log.add_usual(rows, orders, State.ACCEPTED)
-
-    def _check_projection(
-        self, reason: IntArray, rows: IntArray, symbol: IntArray, side: FloatArray, quantity: FloatArray, replaced: IntArray | None
-    ) -> None:
-        """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled."""
-        accounts, table = self._accounts, self.table
-        position, price, each = accounts.position.take(rows, axis=0), accounts.price.take(rows, axis=0), np.arange(len(rows))
-        equity = accounts.cash.take(rows) + total_of(position * price)
-        if table.longest:
-            orders = table.of(rows)
-            left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
-            if replaced is not None:
-                left[each, replaced] = 0.0
-            for slot in range(orders.shape[1]):
-                position[each, orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
-        before = position[each, symbol]
-        position[each, symbol] = after = before + side * quantity
-        if self._instruments.bans_shorts:
-            short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
-            _first(reason, short, Reason.SHORT)
-        if self._leverage < math.inf:
-            exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + EXCESS)
-            if np.count_nonzero(exceeds):
-                _first(reason, (np.abs(after) > np.abs(before)) & exceeds, Reason.MARGIN)
 
     def slots_of(self, rows: IntArray, numbers: IntArray) -> IntArray:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
@@ -391,9 +352,3 @@ class SimulatedBroker:
             self._end(one, np.array([0]), State.CANCELLED, Reason.MARGIN_CALL)
         for order in self._margin_calls.orders(row):
             self._take(one, order)
-
-
-def _first(reason: IntArray, fails: npt.NDArray[np.bool_], of: Reason) -> None:
-    """Give a reason to those that fail and have none yet."""
-    if np.count_nonzero(fails):
-        reason[fails & (reason == 0)] = int(of)

@@ -1,0 +1,149 @@
+"""A serving host is cut off from the daemon and its client is not: stale, then NOT_SERVING, then as before; each step counts once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, until
+from tests.cluster.hosts import Host, HostProcess
+from tests.conftest import CARTPOLE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+
+GRACE_S, SILENT_S = 8.0, 5.0
+_PLAYER = Path(__file__).with_name("ledger_player.py")
+_HEALTH = """
+import sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+with open("/tmp/tls/certificate", "rb") as file:
+    credentials = grpc.ssl_channel_credentials(file.read())
+with grpc.secure_channel(sys.argv[1], credentials, [("grpc.enable_http_proxy", 0)]) as channel:
+    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10.0)
+print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+"""
+
+
+class LedgerPlayer:
+    """Episodes that are played on a host, with a ledger."""
+
+    def __init__(self, host: Host, address: str, count: int, steps_s: float, *, spread: bool = True) -> None:
+        """Begin; the count names the player, too."""
+        self._output = host.path(f"/tmp/ledger-{count}")
+        arguments = [address, str(count), f"/tmp/ledger-{count}", str(steps_s), *([] if spread else ["alone"])]
+        self._process: HostProcess = host.start(sys.executable, str(_PLAYER), *arguments)
+
+    def newest(self) -> dict[str, Any]:
+        """Return what it wrote last; zeros at first."""
+        assert self._process.poll() is None
+        return self._last() or dict.fromkeys(("completed", "in_doubt", "stale", "started", "version"), 0) | {"stale_now": [], "stats": {}}
+
+    def end(self) -> dict[str, Any]:
+        """Have it end its episodes, and return its last line."""
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(60.0) == 0
+        last = self._last()
+        assert last is not None
+        assert last["over"]
+        return last
+
+    def _last(self) -> dict[str, Any] | None:
+        lines = self._output.read_text().splitlines() if self._output.exists() else []
+        while lines:
+            try:
+                return dict(json.loads(lines.pop()))
+            except ValueError:  # it is being written
+                continue
+        return None
+
+
+def health(host: Host, address: str) -> str:
+    return host.run(sys.executable, "-c", _HEALTH, address).strip()
+
+
+def status(host: Host) -> dict[str, Any]:
+    ctl = str(Path(sys.executable).with_name("policy-server"))
+    return dict(json.loads(host.run(ctl, "ctl", "status", "--run_folder", RUN, "--json")))
+
+
+def counted(stats: Mapping[str, Any]) -> int:
+    """Return the steps of an actor that are in one of its counters."""
+    names = ("handed_off", "waiting", "cut_off", "paused", "dropped", "untrained")
+    return sum(int(stats[f"steps_{name}"]) for name in names)
+
+
+def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: Sequence[Host]) -> None:
+    cluster = Cluster(three_hosts)
+    first, *others = three_hosts
+    settings = SETTINGS.replace("[ray]", f"[ray]\npartition_grace_s = {GRACE_S}")
+    daemon = ClusterDaemon(cluster, settings + CARTPOLE)
+    daemon.wait_for("ready after")
+    where = {address.partition(":")[0]: address for address in daemon.addresses()}
+    stays, cut = others
+    there = where[cut.address]
+    beside = LedgerPlayer(cut, there, 8, 80.0, spread=False)  # which is cut off with its actor
+    at_both = LedgerPlayer(first, where[stays.address], 16, 400.0)
+    until(lambda: beside.newest()["version"] >= 1 and at_both.newest()["version"] >= 1, 120.0, daemon)
+    assert beside.newest()["stale"] == at_both.newest()["stale"] == 0
+
+    cut.cut()
+    cut_s = time.monotonic()
+    until(lambda: beside.newest()["stale_now"] == [there], SILENT_S + 5.0, daemon)
+    assert health(cut, there) == "SERVING"
+    until(lambda: status(first)["actors_silent"] == [daemon_index(daemon, there)], 10.0, daemon)
+    completed = beside.newest()["completed"]
+    until(lambda: health(cut, there) == "NOT_SERVING", SILENT_S + GRACE_S + 10.0, daemon)
+    assert time.monotonic() - cut_s >= GRACE_S
+    assert beside.newest()["completed"] > completed, "it served its last version until then"
+    until(lambda: beside.newest()["refusals"].get("SHUTTING_DOWN", 0) > 0, 20.0, daemon)
+    started, version = beside.newest()["started"], at_both.newest()["version"]
+    until(lambda: at_both.newest()["version"] >= version + 1, 60.0, daemon)
+    assert beside.newest()["started"] == started, "no new episodes"
+    assert at_both.newest()["longest_s"] <= 15.0, at_both.newest()
+
+    cut.heal()
+    daemon.wait_for("is heard of again", 30.0)
+    until(lambda: health(cut, there) == "SERVING", 30.0, daemon)
+    until(lambda: beside.newest()["started"] > started and not beside.newest()["stale_now"], 30.0, daemon)
+    until(lambda: status(first)["actors_silent"] == [], 10.0, daemon)
+    until(lambda: at_both.newest()["stats"].get(there, {}).get("clients_connected", 0) == 2, 30.0, daemon)
+    opened = at_both.newest()["stats"][there]["episodes_started"]
+    until(lambda: at_both.newest()["stats"][there]["episodes_started"] > opened + 20, 60.0, daemon)
+
+    filler = LedgerPlayer(first, where[stays.address], 4, 100.0)
+    until(lambda: filler.newest()["stats"], 30.0, daemon)
+    ledgers = [beside.end(), at_both.end()]
+    assert ledgers[0]["in_doubt"] == 0, "it never lost its actor"
+    assert 0 < ledgers[0]["stale"] < ledgers[0]["completed"]
+
+    def remainder() -> int:
+        """Return the steps that were handed off and arrived, and are not trained on yet."""
+        stats = filler.newest()["stats"]
+        if len(stats) < 3:
+            return -1
+        return int(sum(stats[each]["steps_handed_off"] for each in where.values()) - undelivered - stats["trained"]["steps"])
+
+    undelivered = int(status(first)["steps_undelivered"])
+    until(lambda: remainder() == 0, 120.0, daemon)  # between a batch and the first part of the next
+    ledgers.append(filler.end())
+    stats = ledgers[-1]["stats"]
+    actors = [stats[each] for each in where.values()]
+    assert actors[0]["boot_id"] != actors[1]["boot_id"]
+    completed, in_doubt = (sum(each[name] for each in ledgers) for name in ("completed", "in_doubt"))
+    recorded = sum(each["steps_completed"] for each in actors)
+    assert completed <= recorded <= completed + in_doubt
+    assert [counted(each) for each in actors] == [each["steps_completed"] for each in actors]
+    assert stats[there]["steps_cut_off"] > 0
+    assert stats[where[stays.address]]["steps_cut_off"] == 0
+
+
+def daemon_index(daemon: ClusterDaemon, address: str) -> int:
+    """Return the number of the actor at an address: actor n has the port 9900 + n - 1."""
+    return int(address.rpartition(":")[2]) - 9899

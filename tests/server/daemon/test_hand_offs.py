@@ -1,0 +1,99 @@
+"""Steps that an actor handed off and that never arrived are counted once its next answer is there."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.hand_offs import HandOffs
+from policyserver.server.processes.hand_off import HAND_OFF
+
+
+def answer(handed_off: int, steps: int, boot_id: str = "a") -> tuple[list[Any], dict[str, Any]]:
+    return [], {HAND_OFF: (boot_id, handed_off), "num_env_steps_sampled": steps, "other": 1}
+
+
+def test_an_answer_that_did_not_come_is_missed_at_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    offs = HandOffs()
+    with caplog.at_level(logging.WARNING):
+        offs.look([(1, answer(100, 100)), (2, answer(80, 80, "b"))])
+        offs.look([(1, answer(200, 100))])
+        assert (offs.take(), offs.undelivered) == (0, 0)
+        offs.look([(1, answer(350, 50))])  # that of 100 in between is lost
+        offs.look([(1, answer(350, 0))])
+        assert not caplog.messages[1:]
+        assert "serving actor 1 handed off 100 steps that never arrived" in caplog.text
+    assert (offs.take(), offs.take(), offs.undelivered) == (100, 0, 100)
+    offs.look([(2, answer(90, 0, "b"))])
+    offs.look([(1, answer(30, 30, "its successor"))])
+    assert (offs.take(), offs.undelivered) == (10, 110)
+
+
+def test_what_is_meant_for_it_alone_goes_no_further() -> None:
+    offs = HandOffs()
+    sampled, asynchronous, state = answer(5, 5), (object(), {"state": 1}, answer(10, 5)[1]), {"weights": 1}
+    offs.look([(1, sampled), (1, asynchronous), (1, state), (1, "pong"), (1, None), (1, ())])
+    assert sampled[1] == asynchronous[2] == {"num_env_steps_sampled": 5, "other": 1}
+    assert state == {"weights": 1}
+    assert offs.undelivered == 0
+
+
+class Result:
+    def __init__(self, actor_id: int, value: Any) -> None:
+        self.actor_id, self._value, self.ok = actor_id, value, not isinstance(value, Exception)
+
+    def get(self) -> Any:
+        return self._value
+
+
+class Manager:
+    """What stands for RLlib's manager of actors: what it fetches is what the test gives it."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.timeouts_s: list[float | None] = []
+
+    def actor_ids(self) -> list[int]:
+        return [1, 2]
+
+    def set_actor_state(self, index: int, healthy: bool) -> None:
+        assert not healthy
+
+    def _fetch_result(self, *, timeout_seconds: float | None, **_: Any) -> tuple[list[Any], list[Result]]:
+        self.timeouts_s.append(timeout_seconds)
+        return [], self.results
+
+
+def algorithm_of(manager: Manager) -> Any:
+    """Return what an algorithm with this manager has that is hooked into."""
+    return SimpleNamespace(
+        env_runner_group=SimpleNamespace(_worker_manager=manager, probe_unhealthy_env_runners=list, foreach_env_runner=list),
+        config=SimpleNamespace(num_env_runners=2, total_train_batch_size=64),
+        learner_group=SimpleNamespace(update=list),
+        training_step=dict,
+    )
+
+
+def test_all_that_rllib_fetches_is_looked_at() -> None:
+    health, manager = ActorHealth(), Manager()
+    algorithm = algorithm_of(manager)
+    health.watch(algorithm)
+    manager.results = [Result(1, answer(10, 0)), Result(2, ValueError("the actor's"))]
+    manager._fetch_result(remote_actor_ids=[1, 2], remote_calls=[], timeout_seconds=0.0)
+    assert health.hand_offs.undelivered == 10
+    health.note(2, True)
+    assert health.silent == [2]
+
+
+def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
+    """RLlib's 30 s would be a pause of learning: after a heal Ray's calls take that long now and then."""
+    health, manager = ActorHealth(), Manager()
+    algorithm = algorithm_of(manager)
+    health.watch(algorithm)
+    for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
+        manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)
+    assert manager.timeouts_s == [1.0, 1.0, 30.0]
