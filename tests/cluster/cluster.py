@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import signal
@@ -181,10 +182,16 @@ class Player:
 def waits_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> float:
     """Wait until processes have ended; returns the seconds that took."""
     began_s = time.monotonic()
-    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+    while any(map(_runs, processes)):
         assert time.monotonic() - began_s < timeout_s, f"not ended within {timeout_s} s: {processes}"
         time.sleep(0.02)
     return time.monotonic() - began_s
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon) -> float:

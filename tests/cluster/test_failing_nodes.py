@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.cluster.failing_nodes import SHORT, run, table
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 def test_what_is_acknowledged_is_recorded_while_nodes_fail(made_of_namespaces: None, tmp_path: Path) -> None:

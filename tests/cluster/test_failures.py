@@ -66,6 +66,7 @@ def test_learning_goes_on_and_clients_act_elsewhere(three_hosts: Sequence[Host])
     assert time.monotonic() - lost_s < 60.0
 
 
+@pytest.mark.slow
 def test_appo_learns_on_without_the_episodes_of_a_host_that_is_cut_off(three_hosts: Sequence[Host]) -> None:
     cluster = Cluster(three_hosts)
     first, *others = three_hosts

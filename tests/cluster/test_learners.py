@@ -96,6 +96,7 @@ def test_one_learner_on_a_node_of_its_own(three_hosts: Sequence[Host]) -> None:
     until(lambda: not learners_on(learning), 10.0, again)
 
 
+@pytest.mark.slow
 def test_two_learners_on_two_nodes(four_hosts: Sequence[Host]) -> None:
     first, _, *learning = four_hosts
     cluster = Cluster(four_hosts, learners=learning)
@@ -117,6 +118,7 @@ def test_two_learners_on_two_nodes(four_hosts: Sequence[Host]) -> None:
     assert "Traceback" not in daemon.text() + again.text()
 
 
+@pytest.mark.slow
 def test_weights_of_appo_reach_clients_from_a_learner_elsewhere(three_hosts: Sequence[Host]) -> None:
     first, _, learning = three_hosts
     cluster = Cluster(three_hosts, learners=[learning])

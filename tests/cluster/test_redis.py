@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 
 from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, until, waits_until_ended
@@ -47,7 +49,8 @@ def test_a_cluster_outlives_its_head(redis: str, three_hosts: Sequence[Host]) ->
 
     killed = [process for name in ("gcs_server", "raylet", "ray::", "dashboard") for process in first.processes(name)]
     for process in killed:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # some end with another
+            process.kill()
     waits_until_ended(killed, 20.0)
     version = player.newest()["version"]
     until(lambda: player.newest()["version"] >= version + 2, 60.0, daemon)
