@@ -168,6 +168,48 @@ def test_a_stop_while_a_node_is_lent_ends_it_after_what_it_has() -> None:
     assert second.stopped_on == ["second"]
 
 
+def test_a_node_that_ends_with_its_last_batch_leaves_the_next_one_to_its_own_thread() -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(batch: list[int]) -> None:
+        entered.set()
+        assert gate.wait(WAIT_S)
+        if 1 in batch:
+            second.push_many(batch)
+
+    second = Lent("second")
+    first = Handler("first", hold)
+    at_rest(first, second)
+    first.push_many([0])
+    assert entered.wait(WAIT_S)
+    first.push_many([1])
+    first.request_stop()
+    gate.set()
+    assert first.join(WAIT_S)
+    stop(second)
+    assert second.handled == [(1, "second")]
+
+
+def test_a_supervisor_that_raises_ends_the_lent_node_and_not_its_borrower() -> None:
+    class Raising(Notes):
+        def node_failed(self, *arguments: Any, **named: Any) -> None:
+            raise LookupError("the supervisor's own")
+
+    def fail(batch: list[int]) -> None:
+        raise RuntimeError("cannot digest")
+
+    second = Lent("second", fail, supervisor=Raising())
+    first = Handler("first", second.push_many)
+    at_rest(first, second)
+    first.push_many([0])
+    first.flush().result(WAIT_S)
+    assert second.join(WAIT_S)
+    assert isinstance(second.error, LookupError)
+    assert second.stopped_on == ["second"]
+    stop(first)
+    assert first.error is None
+
+
 def test_a_lent_node_that_fails_starts_again_and_its_borrower_goes_on() -> None:
     notes = Notes()
 

@@ -218,13 +218,14 @@ class Node(Generic[EventT]):
                 is_due = self._wait_for_work()
                 if inbox.error is not None:
                     return
-            if self._handle_batch(is_due):
-                return
+            ended = self._handle_batch(is_due)
             while (lent := take_lent()) is not None:
-                if inbox or inbox.closing:
+                if ended or inbox or inbox.closing:
                     lent.give_back()
                 else:
                     lent.handle()
+            if ended:
+                return
 
     def _handle_batch(self, is_due: bool) -> bool:
         """Handle what is in the inbox; returns whether the node has come to its end. Raises what the hook does."""
@@ -255,12 +256,21 @@ class Node(Generic[EventT]):
         except BaseException as error:  # as on the node's own thread
             if (lent := take_lent()) is not None:
                 lent.give_back()
-            self._recover(error)
+            self._recover_lent(error)
         inbox = self.inbox
         with self._lock:
             inbox.rest_again()
             if inbox or inbox.closing or self._flushes or inbox.error is not None:
                 inbox.wake()
+
+    def _recover_lent(self, error: BaseException) -> None:
+        """Recover; if the supervisor raises, fail for good, as the node's own thread would end."""
+        try:
+            self._recover(error)
+        except BaseException as raised:
+            logger.exception("node %s: its supervisor failed", self.name)
+            with self._lock:
+                self.inbox.close(raised)
 
     def give_back(self) -> None:
         """Let the node's own thread handle what is in the inbox."""

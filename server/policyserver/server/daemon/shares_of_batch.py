@@ -82,7 +82,9 @@ class SharesOfBatch:
             left_out = sorted(self._left_out)
         if not left_out or not self._steps:
             return False
-        actors = max(int(self._group.num_remote_workers()), 1)
+        actors = int(self._group.num_remote_workers())
+        if actors <= len(left_out):  # nothing comes then, and RLlib itself says so
+            return False
         if self._steps < self._batch_steps // actors * (actors - len(left_out)):
             return False
         self._is_cut_short = True
