@@ -154,5 +154,5 @@ def of(player: LedgerPlayer, address: str, name: str) -> int:
 
 
 def daemon_index(daemon: ClusterDaemon, address: str) -> int:
-    """Return the number of the actor at an address: actor n has the port 9900 + n - 1."""
-    return int(address.rpartition(":")[2]) - 9899
+    """Return the number of the actor at an address."""
+    return daemon.addresses().index(address) + 1

@@ -65,19 +65,23 @@ def test_a_daemon_joins_trains_and_serves(two_hosts: Sequence[Host], has_token: 
     done = first.complete(*serve_command(first, settings), env={})
     assert done.returncode == 1, done.stdout
     assert "needs RAY_USE_TLS=1 here, too" in done.stdout.splitlines()[-1]
-    answer, agents_answer, warns = ("UNAUTHENTICATED", "401", False) if has_token else ("answered", "200", True)
+    answer, agents_answer = ("UNAUTHENTICATED", "401") if has_token else ("answered", "200")
     authority, certificate, key = (variables[f"RAY_TLS_{name}"] for name in ("CA_CERT", "SERVER_CERT", "SERVER_KEY"))
     assert serving.run(sys.executable, "-c", ASK, HEAD, authority, key, certificate).strip() == answer
     assert serving.run(sys.executable, "-c", ASK, HEAD, authority).strip() == "UNAVAILABLE", "who has no certificate"
 
     listening = [line.split()[3] for line in serving.run("ss", "-Htln").splitlines() if serving.address in line]
-    assert agents_answer in first.run(sys.executable, "-c", ASK_AGENT, *listening).split(), "of which the daemon warns"
+    assert agents_answer in first.run(sys.executable, "-c", ASK_AGENT, *listening).split(), "so it needs a token"
 
-    daemon = ClusterDaemon(cluster, settings)
+    if not has_token:
+        done = first.complete(*serve_command(first, settings), env=cluster.environment)
+        assert done.returncode != 0
+        assert "takes requests of anyone" in done.stdout
+    daemon = ClusterDaemon(cluster, settings, *([] if has_token else ["--ray.insecure", "true"]))
     daemon.wait_for("ready after")
     (address,) = daemon.addresses()
     assert address.startswith(f"{serving.address}:")
     player = Player(first, address, 16)
     until(lambda: player.newest()["version"] >= 3, 120.0, daemon)
     assert not player.newest()["errors"]
-    assert ("Ray's TLS and no token" in daemon.text()) == warns
+    assert ("Ray's TLS and no token" in daemon.text()) == (not has_token)

@@ -145,7 +145,10 @@ class Balancer:
         ]
         lowest = min(ranks)
         equals = [connection for connection, rank in zip(known, ranks, strict=True) if rank == lowest]
-        return equals[self._preference.choose([connection.target for connection in equals])] if len(equals) > 1 else equals[0]
+        chosen = equals[self._preference.choose([connection.target for connection in equals])] if len(equals) > 1 else equals[0]
+        if chosen.stale_at_s:  # this episode tells whether it still is; until then no other one begins there
+            chosen.stale_at_s = now_s
+        return chosen
 
     def move_start(self, episode: ClientEpisode) -> bool:
         """Give an episode whose start its runner has refused, for that ends, to another one that is connected. Under the lock.

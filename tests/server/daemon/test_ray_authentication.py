@@ -75,11 +75,18 @@ def test_neither_token_nor_tls_is_refused_unless_it_is_wanted(caplog: pytest.Log
     assert "joined all the same (ray.insecure)" in caplog.text
 
 
-@pytest.mark.parametrize("has_token", [True, False])
-def test_mutual_tls_is_authentication(certificate: grpc.ServerCredentials, has_token: bool, caplog: pytest.LogCaptureFixture) -> None:
-    with head(has_token=has_token, credentials=certificate) as address:
+def test_a_token_with_tls_is_authentication(certificate: grpc.ServerCredentials, caplog: pytest.LogCaptureFixture) -> None:
+    with head(has_token=True, credentials=certificate) as address:
         refuse_insecure(address, insecure=False)
-    assert ("takes requests of anyone" in caplog.text) == (not has_token)
+    assert caplog.text == ""
+
+
+def test_tls_alone_is_refused_unless_it_is_wanted(certificate: grpc.ServerCredentials, caplog: pytest.LogCaptureFixture) -> None:
+    with head(has_token=False, credentials=certificate) as address:
+        with pytest.raises(SettingsError, match=r"takes requests of anyone who reaches it; give all .* or set ray\.insecure = true"):
+            refuse_insecure(address, insecure=False)
+        refuse_insecure(address, insecure=True)
+    assert "joined all the same (ray.insecure)" in caplog.text
 
 
 def test_tls_here_and_none_there_is_refused(certificate: grpc.ServerCredentials) -> None:

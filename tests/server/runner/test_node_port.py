@@ -20,7 +20,7 @@ def port() -> int:
 
 
 def on_node(port: int, index: int, advertise: str = "") -> NodePort:
-    return NodePort(ListenConfig(address=f"node:{port}", advertise=advertise), index, instances=2, node_ip=NODE_IP)
+    return NodePort(ListenConfig(address=f"node:{port}", advertise=advertise, max_actors=2), index, instances=2, node_ip=NODE_IP)
 
 
 def test_the_only_actor_of_a_node_has_the_configured_port(port: int) -> None:

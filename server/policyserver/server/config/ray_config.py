@@ -72,6 +72,8 @@ class RayConfig(Config):
             for name in ("namespace", "serving_resources", "learner_resources", "runtime_env", "insecure", "send_secrets"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: expected ray.address with it, for it is about a cluster; received none")
+        if self.insecure and self.send_secrets:
+            raise ValueError("send_secrets: expected false with ray.insecure = true, for a cluster that lets anyone in keeps no secret")
 
     @property
     def joins(self) -> bool:

@@ -27,6 +27,7 @@ from policyserver.server.config.algorithm import (
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
+from policyserver.server.daemon.ray_authentication import has_tls
 from policyserver.server.grpc_front.listen_security import check_listen
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
 
 def _check_sending(config: ServerConfig) -> None:
     """Refuse to send secrets to actors who are let in by what others could read."""
-    if config.ray.send_secrets and os.environ.get("RAY_USE_TLS", "0") != "1":
+    if config.ray.send_secrets and not has_tls():
         raise SettingsError(
             "ray.send_secrets",
             "",

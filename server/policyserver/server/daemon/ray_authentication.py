@@ -1,4 +1,4 @@
-"""Refuses a Ray cluster that lets anyone in who reaches it: authentication is by a token, or by the certificates of Ray's TLS."""
+"""Refuses a Ray cluster that lets anyone in who reaches it: authentication is by a token, with or without Ray's TLS."""
 
 from __future__ import annotations
 
@@ -38,11 +38,17 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
     if credentials is not None:
         if is_head:  # Ray's TLS is mutual: a program without a certificate of the cluster's is not let in
             if code == grpc.StatusCode.OK:
-                logger.warning(
-                    "the Ray cluster at %s has Ray's TLS and no token: each node has an agent besides, by HTTP without TLS, that takes "
-                    "requests of anyone who reaches it; give all its nodes RAY_AUTH_MODE=token, too",
-                    address,
+                text = (
+                    "has Ray's TLS and no token: each node has an agent besides, by HTTP without TLS, that takes requests of anyone who "
+                    "reaches it"
                 )
+                if not insecure:
+                    raise SettingsError(
+                        _KEY,
+                        "",
+                        f"the Ray cluster at {address} {text}; give all its nodes RAY_AUTH_MODE=token, too, or set ray.insecure = true",
+                    )
+                logger.warning("the Ray cluster at %s %s; joined all the same (ray.insecure)", address, text)
             return
         raise DaemonError(
             f"{_KEY}: expected a Ray cluster's head at {address} with Ray's TLS, for RAY_USE_TLS is set here, received {code.name} from "
@@ -56,10 +62,15 @@ def refuse_insecure(address: str, *, insecure: bool) -> None:
         )
     if code == grpc.StatusCode.UNAUTHENTICATED:
         return
-    text = "lets anyone who reaches it run code on all its nodes, for it was started without RAY_AUTH_MODE=token and without Ray's TLS"
+    text = "lets anyone who reaches it run code on all its nodes, for it was started without RAY_AUTH_MODE=token"
     if not insecure:
-        raise SettingsError(_KEY, "", f"the Ray cluster at {address} {text}; start it with one of them, or set ray.insecure = true")
+        raise SettingsError(_KEY, "", f"the Ray cluster at {address} {text}; start it with that, or set ray.insecure = true")
     logger.warning("the Ray cluster at %s %s; joined all the same (ray.insecure)", address, text)
+
+
+def has_tls() -> bool:
+    """Tell whether Ray's TLS is switched on for this process, as Ray reads that."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def tls_credentials() -> grpc.ChannelCredentials | None:
@@ -68,7 +79,7 @@ def tls_credentials() -> grpc.ChannelCredentials | None:
     Raises:
         SettingsError: A variable is missing, or its file can't be read.
     """
-    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+    if not has_tls():
         return None
     return grpc.ssl_channel_credentials(_content(_AUTHORITY), _content(_PRIVATE_KEY), _content(_CERTIFICATE))
 

@@ -118,6 +118,7 @@ class ServingActors:
                 ray.get(opened)
                 return actor, ", ".join(ray.get(addresses))
             except BaseException as error:
+                self._link.release(index)
                 ray.kill(actor)
                 if isinstance(error, BuildError) or not isinstance(error, Exception):
                     raise
@@ -152,6 +153,7 @@ class ServingActors:
         """End an actor that was built and is not taken up."""
         import ray
 
+        self._link.release(self.number + 1)
         ray.kill(actor)
         self._free_port(self.number + 1)
 

@@ -96,7 +96,7 @@ class RemoteLink(service.DriverLinkServicer):
         self._newest: dict[int, str] = {}
         """The process of each actor that came last, by its boot id."""
         self._replaced: dict[str, None] = {}
-        """Processes that have a successor, by boot id: Ray gave them up while they were cut off, and they may come back."""
+        """Processes that have a successor or were to end for good, by boot id: they were cut off then, and may come back."""
         self._told: set[int] = set()
         """The actors that the daemon was told to be silent."""
         self._telling = threading.Lock()  # taken before the other lock, and by no signal handler
@@ -191,8 +191,10 @@ class RemoteLink(service.DriverLinkServicer):
     def release(self, index: int) -> None:
         """See `Link.release`."""
         with self._lock:
-            if index in self._actors:
+            if (actor := self._actors.get(index)) is not None:
                 self._released.add(index)
+                self._give_up(actor.boot_id)  # one that is cut off now may come back
+            self._newest.pop(index, None)
             self._silent.discard(index)
             if self._addresses.pop(index, None) is not None:
                 self._order_endpoints()
@@ -228,7 +230,7 @@ class RemoteLink(service.DriverLinkServicer):
             return
         actor = _Actor(first.hello, context)
         if not self._is_newest(actor):
-            text = f"serving actor {actor.index} has a successor, which Ray made while this process was silent: it ends"
+            text = f"serving actor {actor.index}: this process was given up, for a successor or for good: it ends"
             logger.warning("%s (on %s)", text, actor.host)
             context.abort(grpc.StatusCode.ABORTED, text)
         with self._lock:
@@ -256,10 +258,15 @@ class RemoteLink(service.DriverLinkServicer):
                 return False
             self._newest[actor.index] = actor.boot_id
             if before and before != actor.boot_id:
-                self._replaced[before] = None
-                while len(self._replaced) > _MOST_ACTORS:
-                    del self._replaced[next(iter(self._replaced))]
+                self._give_up(before)
             return True
+
+    def _give_up(self, boot_id: str) -> None:
+        """Take note of a process that is to be sent away when it comes back. Under the lock."""
+        if boot_id:
+            self._replaced[boot_id] = None
+        while len(self._replaced) > _MOST_ACTORS:
+            del self._replaced[next(iter(self._replaced))]
 
     def _refuse(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         """Refuse an actor of another version, which asks again each second: it is logged once."""
@@ -358,9 +365,7 @@ class RemoteLink(service.DriverLinkServicer):
             try:
                 (self._on_silent if is_silent else self._on_heard)(index)
             except Exception:  # of which the link does not end
-                logger.exception(
-                    "serving actor %d: the daemon could not take note that it is %s", index, "silent" if is_silent else "heard"
-                )
+                logger.exception("serving actor %d: the daemon could not note that it is %s", index, "silent" if is_silent else "heard")
 
     def _beat(self) -> None:
         """Send signs of life, and notice on time who sends none."""
@@ -374,7 +379,7 @@ class RemoteLink(service.DriverLinkServicer):
                 for index, actor in self._actors.items():
                     if now_s >= next_s:
                         actor.send(beat)
-                    if now_s >= actor.heard_s + self._silent_s and index not in self._silent:
+                    if now_s >= actor.heard_s + self._silent_s and index not in self._silent | self._released:
                         self._silent.add(index)
                         silent.append(actor)
                 if silent:
@@ -383,15 +388,11 @@ class RemoteLink(service.DriverLinkServicer):
                 next_s = now_s + BEAT_S
             for actor in silent:
                 self._tell(actor.index)
-                logger.warning(
-                    "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of",
-                    actor.index,
-                    actor.host,
-                    self._silent_s,
-                )
+                text = "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of"
+                logger.warning(text, actor.index, actor.host, self._silent_s)
 
     def _next_silence_s(self) -> float:
         """Return when the next actor is silent unless it is heard of, by `time.monotonic`."""
         with self._lock:
-            heard_s = [actor.heard_s for index, actor in self._actors.items() if index not in self._silent]
+            heard_s = [actor.heard_s for index, actor in self._actors.items() if index not in self._silent | self._released]
         return min(heard_s, default=math.inf) + self._silent_s

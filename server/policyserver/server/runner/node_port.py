@@ -26,7 +26,7 @@ class NodePort:
             OSError: It can't be bound for another reason.
         """
         here = on_this_node(listen.address, node_ip)
-        numbers = range(max(instances, index)) if is_unique_by_node(listen.address, listen.advertise) else [index - 1]
+        numbers = range(max(instances, index, listen.max_actors)) if is_unique_by_node(listen.address, listen.advertise) else [index - 1]
         self._claim, self._kept = contextlib.ExitStack(), contextlib.ExitStack()
         self.address = self._claim.enter_context(first_free([address_of(here, number) for number in numbers]))
         self._kept.enter_context(reserve_ports([self.address]))
