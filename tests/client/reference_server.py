@@ -80,6 +80,8 @@ class Servicer(pb_grpc.PolicyServiceServicer):
         self.stale = False
         """Whether it says that it has not heard of its daemon."""
         self.handshakes: list[pb.Handshake] = []
+        self.writing = asyncio.Lock()
+        """Held while a message is written: a stream takes one at a time."""
         self.contexts: list[Any] = []
         """Of the streams that are open."""
         self.loads: dict[str, int] = {}
@@ -123,7 +125,8 @@ class Servicer(pb_grpc.PolicyServiceServicer):
             if self.lose_replies:
                 self.lose_replies -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the test cut the stream")
-            await context.write(pb.StepResponse(batch=reply))
+            async with self.writing:
+                await context.write(pb.StepResponse(batch=reply))
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.GetServerInfoResponse:
         return self.info()
@@ -282,7 +285,8 @@ class ReferenceServer:
 
         async def tell() -> None:
             for context in list(self.servicer.contexts):
-                await context.write(message)
+                async with self.servicer.writing:
+                    await context.write(message)
 
         self.servicer.endpoints = endpoints
         asyncio.run_coroutine_threadsafe(tell(), self._loop).result()

@@ -113,9 +113,13 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     until(lambda: health(cut, there) == "SERVING", 30.0, daemon)
     until(lambda: beside.newest()["started"] > started and not beside.newest()["stale_now"], 30.0, daemon)
     until(lambda: status(first)["actors_silent"] == [], 10.0, daemon)
-    until(lambda: at_both.newest()["stats"].get(there, {}).get("clients_connected", 0) == 2, 30.0, daemon)
-    opened = at_both.newest()["stats"][there]["episodes_started"]
-    until(lambda: at_both.newest()["stats"][there]["episodes_started"] > opened + 20, 60.0, daemon)
+    until(lambda: of(at_both, there, "clients_connected") == 2, 30.0, daemon)
+    opened = of(at_both, there, "episodes_started")
+    until(lambda: of(at_both, there, "episodes_started") > opened + 20, 60.0, daemon)
+    handed_off = of(at_both, there, "steps_handed_off")
+    until(lambda: of(at_both, there, "steps_handed_off") > handed_off, 60.0, daemon)
+    version = at_both.newest()["version"]
+    until(lambda: at_both.newest()["version"] >= version + 2, 60.0, daemon)  # what did not arrive is known by now
 
     filler = LedgerPlayer(first, where[stays.address], 4, 100.0)
     until(lambda: filler.newest()["stats"], 30.0, daemon)
@@ -142,6 +146,11 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     assert [counted(each) for each in actors] == [each["steps_completed"] for each in actors]
     assert stats[there]["steps_cut_off"] > 0
     assert stats[where[stays.address]]["steps_cut_off"] == 0
+
+
+def of(player: LedgerPlayer, address: str, name: str) -> int:
+    """Return a counter of an actor, as a player knows it; 0 where it does not."""
+    return int(player.newest()["stats"].get(address, {}).get(name, 0))
 
 
 def daemon_index(daemon: ClusterDaemon, address: str) -> int:

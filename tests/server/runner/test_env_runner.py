@@ -36,7 +36,6 @@ from ray.rllib.utils.metrics.stats import EmaStats
 from policyserver.client import PolicyClient
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.external_env.policy_server import PolicyServer
-from policyserver.server.runner.actor_addresses import ActorAddresses
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
 from tests.server.serving_loop_harness import CLIENT
@@ -283,15 +282,6 @@ def test_a_state_without_weights_changes_none(runner: ExternalEnvRunner) -> None
     before = acting(runner)
     runner.set_state({NUM_ENV_STEPS_SAMPLED_LIFETIME: 5})
     assert acting(runner) == before
-
-
-def test_remote_instances_listen_on_ports_in_a_row() -> None:
-    def address(configured: str, index: int) -> str:
-        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2, has_env=False).own(index)
-
-    assert [address("127.0.0.1:9900", index) for index in (0, 1, 3)] == ["127.0.0.1:9900", "127.0.0.1:9900", "127.0.0.1:9902"]
-    assert address("127.0.0.1:0", 3) == "127.0.0.1:0"
-    assert [address("unix:/run/p", index) for index in (1, 2)] == ["unix:/run/p", "unix:/run/p.1"]
 
 
 class Serving(ExternalEnv):  # type: ignore[misc]

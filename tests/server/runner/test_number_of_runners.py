@@ -52,3 +52,12 @@ def test_the_addresses_of_all_follow_from_their_number_or_are_told() -> None:
     chosen = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:0")), 1, 2, has_env=False)
     chosen.here = lambda: ["127.0.0.1:15000"]
     assert (chosen.listed(), chosen.planned()) == (["127.0.0.1:15000"], [])
+
+
+def test_remote_instances_listen_on_ports_in_a_row() -> None:
+    def address(configured: str, index: int) -> str:
+        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2, has_env=False).own(index)
+
+    assert [address("127.0.0.1:9900", index) for index in (0, 1, 3)] == ["127.0.0.1:9900", "127.0.0.1:9900", "127.0.0.1:9902"]
+    assert address("127.0.0.1:0", 3) == "127.0.0.1:0"
+    assert [address("unix:/run/p", index) for index in (1, 2)] == ["unix:/run/p", "unix:/run/p.1"]

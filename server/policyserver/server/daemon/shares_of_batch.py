@@ -31,14 +31,12 @@ class SharesOfBatch:
         """Hook into an algorithm that is built."""
         from ray.rllib.execution import rollout_ops
 
-        config = algorithm.config
-        self._actors = int(config.num_env_runners)
-        self._share_steps = int(config.total_train_batch_size) // max(self._actors, 1)
+        self._batch_steps = int(algorithm.config.total_train_batch_size)
         self._lock = threading.Lock()
         self._left_out: set[int] = set()
         self._steps = 0
         self._is_cut_short = False
-        group = algorithm.env_runner_group
+        group = self._group = algorithm.env_runner_group
         group.foreach_env_runner = self._counted(group.foreach_env_runner)
         algorithm.training_step = self._begun(algorithm.training_step)
         algorithm.learner_group.update = self._completed(algorithm.learner_group.update)
@@ -82,7 +80,10 @@ class SharesOfBatch:
     def _is_enough(self) -> bool:
         with self._lock:
             left_out = sorted(self._left_out)
-        if not left_out or not self._steps or self._steps < self._share_steps * (self._actors - len(left_out)):
+        if not left_out or not self._steps:
+            return False
+        actors = max(int(self._group.num_remote_workers()), 1)
+        if self._steps < self._batch_steps // actors * (actors - len(left_out)):
             return False
         self._is_cut_short = True
         logger.info("a batch of %d steps is learned from, without those of serving actors %s, which are silent", self._steps, left_out)
