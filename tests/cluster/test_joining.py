@@ -63,7 +63,7 @@ def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hos
 
 def test_a_node_that_was_started_without_its_variables_is_named(two_hosts: Sequence[Host]) -> None:
     first, second = two_hosts
-    cluster = Cluster([first])
+    cluster = Cluster([first], serving=[second])
     write_secrets(two_hosts, CERTIFICATE, KEY, TOKEN)
     cluster.join(second, without=["RAY_worker_niceness", "GRPC_EXPERIMENTS"])
     daemon = ClusterDaemon(cluster, SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1"))

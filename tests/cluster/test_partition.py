@@ -16,7 +16,7 @@ from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, until
 from tests.cluster.hosts import Host, HostProcess
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
 
 GRACE_S, SILENT_S = 8.0, 5.0
 _PLAYER = Path(__file__).with_name("ledger_player.py")
