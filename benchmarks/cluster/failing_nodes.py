@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _played(plan: Plan, made: Bed, folder: Path) -> Outcome:
     ledger.save(folder / "ledger.json")
     record = read(made.copy_store(folder), "run")
     hosts = {host.address: host for host in (killed, cut, stays)}
-    how = {killed: ("killed", events[0].time_s), cut: ("cut off", events[1].time_s)}
+    how = {killed: Went("", "killed", events[0].time_s), cut: Went("", "cut off", events[1].time_s, rejoining.ended_s)}
     return _judged(plan, made, ledger, record, events, (begin_s, end_s), rejoining.notes(begin_s), hosts, how)
 
 
@@ -153,17 +153,17 @@ def _judged(
     span_s: tuple[float, float],
     notes: Sequence[str],
     hosts: dict[str, Host],
-    how: dict[Host, tuple[str, float]],
+    how: dict[Host, Went],
 ) -> Outcome:
     findings = [*of_acting(ledger, plan.episodes, events, span_s[1]), *of_learning(record, events, *span_s)]
     for boot, part in ledger.by_boot.items():
         host = hosts.get(part.target.partition(":")[0])
-        went, time_s = how.get(host, ("", 0.0)) if host is not None else ("", 0.0)
+        went = how.get(host, Went(boot)) if host is not None else Went(boot)
         reports = record.reports.get(boot, ())
         if boot != UNKNOWN:
-            is_of_before = not reports or reports[0].time_s < time_s
+            is_of_before = not reports or reports[0].time_s < went.time_s
             findings.append(Finding(f"{part.target}: reports of boot {boot[:8]}", f"{len(reports):,}"))
-            findings += of_process(ledger, record, Went(boot, went, time_s) if is_of_before else Went(boot))
+            findings += of_process(ledger, record, replace(went, boot=boot) if is_of_before else Went(boot))
     findings.append(of_double_counts(record))
     steps_per_s = sum(part.actions for part in ledger.by_boot.values()) / (span_s[1] - span_s[0])
     findings.append(Finding("actions, mean over the run", f"{steps_per_s:,.0f} a second"))
@@ -190,6 +190,11 @@ class Rejoining:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    @property
+    def ended_s(self) -> float | None:
+        """When Ray was seen to have ended its processes on the healed node; None: it has not."""
+        return self._noted[0][0] if self._noted else None
 
     def notes(self, begin_s: float) -> list[str]:
         """Return what happened when."""

@@ -17,6 +17,8 @@ ACTS_AGAIN_S = 15.0
 PAUSE_S = 6.0
 LAST_REPORT_S = 2.0
 """A process is asked each second, and has a second to answer: what it acknowledged in this time may be missing in its last report."""
+SEEN_LATE_S = 1.0
+"""How long it may take until it is seen that Ray has ended a process."""
 _WHERE = ("handed_off", "dropped", "cut_off", "paused", "untrained", "waiting")
 """Where the steps of a process go, by its counters, as far as it has these."""
 _AFTER_S = 30.0
@@ -49,14 +51,16 @@ class Went:
     how: str = ""
     """"killed" or "cut off"; empty: it served all along."""
     time_s: float = 0.0
+    ended_s: float | None = None
+    """When Ray ended a process that was cut off."""
 
 
 class Pause(NamedTuple):
-    """From one update to the next."""
+    """From the end of one update to the beginning of the next: the time in which nothing is learned."""
 
     seconds: float
     learn_s: float
-    """How long the later one took by itself."""
+    """How long the later update took."""
 
 
 def longest_gap_s(times: Times, places: Places, count: int, event_s: float, until_s: float, end_s: float) -> tuple[float, int]:
@@ -78,9 +82,10 @@ def longest_gap_s(times: Times, places: Places, count: int, event_s: float, unti
 
 
 def longest_pause(updates: Sequence[Update], since_s: float, until_s: float) -> Pause:
-    """Return the longest time from one update to the next, of those that overlap a span; the newest one is followed by its end."""
+    """Return the longest time between two updates, of those that overlap a span; the newest one is followed by its end."""
     noted = [*(update for update in updates if update.time_s < until_s), Update(until_s, 0.0)]
-    pauses = [Pause(after.time_s - before.time_s, after.learn_s) for before, after in itertools.pairwise(noted) if after.time_s > since_s]
+    pairs = itertools.pairwise(noted)
+    pauses = [Pause(after.time_s - before.time_s - after.learn_s, after.learn_s) for before, after in pairs if after.time_s > since_s]
     return max(pauses, default=Pause(until_s - since_s, 0.0))
 
 
@@ -103,7 +108,7 @@ def of_learning(record: Record, events: Sequence[Event], begin_s: float, end_s: 
     found = [Finding("from update to update before the first event", says)]
     for event, until_s in _spans(events, end_s, _AFTER_S):
         pause = longest_pause(record.updates, event.time_s, until_s)
-        says = f"{pause.seconds:.1f} s, the update itself {pause.learn_s:.1f} s of it"
+        says = f"{pause.seconds:.1f} s, before an update of {pause.learn_s:.1f} s"
         found.append(Finding(f"{event.name}: longest pause of learning", says, f"at most {PAUSE_S:g} s", pause.seconds <= PAUSE_S))
     return found
 
@@ -134,16 +139,17 @@ def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
     if not went.how:
         found.append(Finding(f"{who}: acknowledged less recorded", told, "0", missing == (0, 0, 0.0)))
         return [*found, _of_episodes(acknowledged, record, went)]
-    in_flight = ledger.in_flight(went.boot, went.time_s)
-    reported_late = report.time_s > went.time_s + LAST_REPORT_S
+    last_s, may_lack_s = (went.time_s, LAST_REPORT_S) if went.ended_s is None else (went.ended_s, LAST_REPORT_S + SEEN_LATE_S)
+    in_flight = max(ledger.in_flight(went.boot, each) for each in (went.time_s, last_s))
+    reported_late = report.time_s > last_s + LAST_REPORT_S
     answered = 0
     if not reported_late:
-        answered = in_flight + lost_first + ledger.answered_between(went.boot, went.time_s - LAST_REPORT_S, went.time_s)
+        answered = in_flight + lost_first + ledger.answered_between(went.boot, last_s - may_lack_s, last_s)
     bar = f"from -{in_flight:,} (rows in flight) to {answered:,}"
-    bar += "" if reported_late else f" (these, and those answered in the last {LAST_REPORT_S:g} s before)"
+    bar += "" if reported_late else f" (these, and those answered in the last {may_lack_s:g} s before)"
     is_met = all(-in_flight <= each <= answered for each in missing[:2])
-    last_s = report.time_s - went.time_s
-    says = f"{told}; last report {abs(last_s):.1f} s {'after' if last_s > 0 else 'before'} it, {acknowledged.lost:,} episodes lost"
+    after_s = report.time_s - went.time_s
+    says = f"{told}; last report {abs(after_s):.1f} s {'after' if after_s > 0 else 'before'} it, {acknowledged.lost:,} episodes lost"
     return [*found, Finding(f"{who}: acknowledged less recorded", says, bar, is_met), _of_episodes(acknowledged, record, went)]
 
 

@@ -43,6 +43,8 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
         ("grpc.max_send_message_length", -1),  # rows are split before they get here
         ("grpc.max_receive_message_length", config.max_reply_bytes),
         ("grpc.enable_retries", 0),  # the client repeats rows itself
+        # gRPC's name for how long one attempt may take: a machine that is gone answers none, and episodes there are given up after one.
+        ("grpc.min_reconnect_backoff_ms", round(1000 * config.keepalive_timeout_s)),
         ("grpc.initial_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_initial_s)),
         ("grpc.max_reconnect_backoff_ms", round(1000 * config.reconnect_backoff_max_s)),
         ("grpc.use_local_subchannel_pool", 1),  # clients of one process share nothing

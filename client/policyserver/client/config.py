@@ -51,7 +51,7 @@ class ClientConfig(Config):
     keepalive_time_s: Annotated[float, Gt(0)] = 60.0
     """Silence after which the connection is probed, seconds. With less than 5 the server closes the connection."""
     keepalive_timeout_s: Annotated[float, Gt(0)] = 20.0
-    """Time without an answer to a probe after which the connection counts as broken, seconds."""
+    """Time without an answer to a probe after which the connection counts as broken, and longest attempt to connect, seconds."""
     expected_run: str | None = None
     """Refuse a server that records another run. One that records none is not refused. None takes any."""
     expected_instance_id: str | None = None

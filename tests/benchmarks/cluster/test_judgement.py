@@ -30,12 +30,12 @@ def test_a_wait_that_begins_within_the_time_after_an_event_counts_and_a_later_on
     assert longest_gap_s(times, np.zeros(4, np.int64), 1, 10.0, 25.0, 40.0) == (12.0, 0)
 
 
-def test_a_pause_is_from_update_to_update_or_to_the_end() -> None:
-    one, two, nine, ten = (Update(float(time), time / 10) for time in (1, 2, 9, 10))
-    assert longest_pause([one, two, nine, ten], 5.0, 12.0) == (7.0, 0.9)
+def test_a_pause_is_from_the_end_of_an_update_to_the_beginning_of_the_next_or_to_the_end() -> None:
+    one, two, nine, ten = (Update(float(time), time / 16) for time in (1, 2, 8, 10))
+    assert longest_pause([one, two, nine, ten], 5.0, 12.0) == (5.5, 0.5)
     assert longest_pause([one, two], 5.0, 12.0) == (10.0, 0.0)
     assert longest_pause([], 5.0, 12.0) == (7.0, 0.0)
-    assert longest_pause([one, two, nine, ten], 9.5, 11.0) == (1.0, 1.0)
+    assert longest_pause([one, two, nine, ten], 9.5, 11.0) == (1.375, 0.625)
 
 
 def ledger_of(actions: int = 100, steps: int = 90, reward: float = 45.0) -> Ledger:
