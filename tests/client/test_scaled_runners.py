@@ -72,6 +72,17 @@ def test_a_runner_that_is_listed_no_more_is_left_once_nothing_is_open_there(
     assert client.counters().episodes_lost == 0
 
 
+def test_the_given_runner_says_that_it_goes_and_the_other_stays(service: Service, connect_to: Callable[..., PolicyClient]) -> None:
+    client = connect_to(service[::-1])  # which is given the second one
+    client.get_action(client.start_episode("a"), ZEROS)
+    client.end_episode("a", ZEROS)
+    wait_until(lambda: all(connection.is_open for connection in connections_of(client)), "both")
+    service[1].tell(addresses(service[:1]))
+    wait_until(lambda: targets(client) == [service[0].address, service[1].address], "the list")
+    client.get_action(client.start_episode("b"), ZEROS)
+    assert held(service[0]) >= {"b"}
+
+
 def test_the_given_address_may_go_and_come_back(service: Service, connect_to: Callable[..., PolicyClient]) -> None:
     client = connect_to(service[::-1])  # which is given the second one
     client.get_action(client.start_episode("a"), ZEROS)

@@ -340,7 +340,9 @@ class Balancer:
         """Connect to listed runners that are new, and leave those that are listed no more, unless one with open episodes `stays_open`."""
         if not self._config.spread_episodes:
             return
-        found = by_address(connection.target, listed)
+        # A runner that is about to go does not list itself: then what is listed is known by the others.
+        sources = (connection.target, *(each.target for each in self._connections))
+        found = next((found for each in sources if (found := by_address(each, listed))), {})
         targets = tuple(dict.fromkeys(found.values()))
         is_given = connection is self._given
         gone: list[Connection] = []

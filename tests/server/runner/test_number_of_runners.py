@@ -43,20 +43,20 @@ def test_a_runner_gives_its_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_addresses_of_all_follow_from_their_number_or_are_told() -> None:
-    addresses = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:9900")), 2, 2, has_env=False)
+    addresses = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:9900")), 2, 2)
     assert (addresses.own(), addresses.listed()) == ("127.0.0.1:9901", ["127.0.0.1:9900", "127.0.0.1:9901"])
     addresses.take({"127.0.0.1:9900": 3})
     addresses.actors = 3
     assert addresses.listed() == [f"127.0.0.1:{port}" for port in (9900, 9901, 9902)]
     assert addresses.loads() == {"127.0.0.1:9900": 3}
-    chosen = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:0")), 1, 2, has_env=False)
+    chosen = ActorAddresses(ServingConfig(ListenConfig("127.0.0.1:0")), 1, 2)
     chosen.here = lambda: ["127.0.0.1:15000"]
     assert (chosen.listed(), chosen.planned()) == (["127.0.0.1:15000"], [])
 
 
 def test_remote_instances_listen_on_ports_in_a_row() -> None:
     def address(configured: str, index: int) -> str:
-        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2, has_env=False).own(index)
+        return ActorAddresses(ServingConfig(ListenConfig(configured)), 0, 2).own(index)
 
     assert [address("127.0.0.1:9900", index) for index in (0, 1, 3)] == ["127.0.0.1:9900", "127.0.0.1:9900", "127.0.0.1:9902"]
     assert address("127.0.0.1:0", 3) == "127.0.0.1:0"

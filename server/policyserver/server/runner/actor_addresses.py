@@ -15,18 +15,18 @@ from policyserver.server.runner.node_port import NodePort
 class ActorAddresses:
     """The addresses of all serving instances: on one machine by their numbers, on a cluster as the daemon tells them."""
 
-    def __init__(self, config: ServingConfig, index: int, actors: int, *, has_env: bool) -> None:
+    def __init__(self, config: ServingConfig, index: int, actors: int) -> None:
         """Begin with as many as there are.
 
         Args:
             config: Of each of them.
             index: RLlib's, of this one.
             actors: How many there are.
-            has_env: Whether an environment decides where this one listens.
         """
         self._config = config
         self._index = index
-        self._has_env = has_env
+        self.has_env = False
+        """Whether an environment decides where this one listens."""
         self._told: Mapping[str, int] = {}
         self._port: NodePort | None = None
         self.actors = actors
@@ -69,7 +69,7 @@ class ActorAddresses:
     def planned(self) -> list[str]:
         """Return the addresses that this instance will have; none if the system or an environment chooses them."""
         address = self.own()
-        chosen = not self._has_env and not address.endswith(":0")
+        chosen = not self.has_env and not address.endswith(":0")
         return [advertised(self._config.listen.advertise, address, node_ip())] if chosen else []
 
     def advertised(self, bound: str) -> str:
@@ -84,7 +84,7 @@ class ActorAddresses:
         """Return the addresses of all serving instances; only this one's if its port was chosen by the system or by an environment."""
         if self.is_on_cluster:
             return list(self._told) or self.here()
-        if self._has_env or self._config.listen.address.endswith(":0"):
+        if self.has_env or self._config.listen.address.endswith(":0"):
             return self.here()
         return [self.own(index) for index in range(1, self.actors + 1)]
 

@@ -91,6 +91,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         refuse_ignored_settings(self.config)  # in the local instance, too: RLlib tells its program only of this one's refusal
         self._index = int(self.worker_index or 0)
         self._waits_for_fragment = False
+        self.addresses_of_all = ActorAddresses(self._serving_config, self._index, max(self.config.num_env_runners, 1))
+        """Where the serving instances are."""
         self._drains = threading.Event()
         self._stop_following: Callable[[], None] = lambda: None
         self._env_thread: ExternalEnvThread | None = None
@@ -148,8 +150,8 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         demand = self._demand = self._find_demand()
         make_core = partial(EpisodeCore, policy, *self._spaces, config.episodes, config.hand_off, demand)
         loop = self._serving_loop = ServingLoop(make_core, *self._spaces, config)
-        count, has_env = max(self.config.num_env_runners, 1), self.env is not None
-        addresses = self.addresses_of_all = ActorAddresses(config, self._index, count, has_env=has_env)
+        addresses = self.addresses_of_all
+        addresses.has_env = self.env is not None
         addresses.here, loop.advertise = loop.advertised, addresses.advertised
         loop.endpoints, loop.loads = addresses.listed, addresses.loads
         loop.client_numbers = numbers_of(max(self._index - 1, 0), addresses.actors)
