@@ -123,7 +123,7 @@ def main(address: str, count: int, output: str, steps_s: float, spreads: bool) -
         token_file=TLS / "token",
         spread_episodes=spreads,
         keepalive_time_s=5.0,
-        keepalive_timeout_s=3.0,
+        keepalive_timeout_s=2.0,
         connect_timeout_s=5.0,
     )
     stopped: list[int] = []

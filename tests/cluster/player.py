@@ -28,7 +28,7 @@ def main(address: str, count: int, output: str, spreads: bool) -> None:
         token_file=TLS / "token",
         spread_episodes=spreads,
         keepalive_time_s=5.0,
-        keepalive_timeout_s=3.0,
+        keepalive_timeout_s=2.0,
         connect_timeout_s=5.0,
     )
     errors: collections.Counter[str] = collections.Counter()
