@@ -54,6 +54,7 @@ def learners_on(host: Host) -> list[Any]:
     return list(host.processes(LEARNER))
 
 
+@pytest.mark.slow
 def test_one_learner_on_a_node_of_its_own(three_hosts: Sequence[Host]) -> None:
     first, serving, learning = three_hosts
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}", FILE: SPOILING}

@@ -11,7 +11,7 @@ from tests.cluster.hosts import Host
 from tests.cluster.test_partition import LedgerPlayer, status
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SOON = {
     "RAY_health_check_initial_delay_ms": "1000",
