@@ -33,6 +33,13 @@ def test_an_answer_that_did_not_come_is_missed_at_the_next_one(caplog: pytest.Lo
     assert (offs.take(), offs.undelivered) == (10, 110)
 
 
+def test_a_process_that_lives_is_remembered_however_many_others_come_and_go() -> None:
+    offs = HandOffs()
+    for number in range(1, 1_200):
+        offs.look([(1, answer(10 * number, 10, "lives")), (2, answer(10, 10, f"went {number}"))])
+    assert offs.undelivered == 0
+
+
 def test_what_is_meant_for_it_alone_goes_no_further() -> None:
     offs = HandOffs()
     sampled, asynchronous, state = answer(5, 5), (object(), {"state": 1}, answer(10, 5)[1]), {"weights": 1}

@@ -13,6 +13,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from policyserver.common.whole_file import writing_whole
+
 logger = logging.getLogger(__name__)
 
 JOB_FILE = "ray_job.json"
@@ -49,7 +51,8 @@ def take_over(run_folder: Path) -> None:
     before = _read(path)
     if before is not None and (before.cluster, before.folder) == (this.cluster, this.folder) and before.job != this.job:
         _end_actors(before.job)
-    path.write_text(json.dumps(asdict(this)), encoding="ascii")
+    with writing_whole(path) as part:  # a crash in between would leave a successor without the job whose actors it has to end
+        part.write_text(json.dumps(asdict(this)), encoding="ascii")
 
 
 def _read(path: Path) -> RayJob | None:
