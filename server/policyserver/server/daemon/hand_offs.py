@@ -54,7 +54,7 @@ class HandOffs:
 
     def _compare(self, index: int, boot_id: str, handed_off: int, steps: int) -> None:
         with self._lock:
-            process = self._processes[boot_id] = self._processes.pop(boot_id, None) or _Arrived()  # last, for it lives
+            process = self._processes[boot_id] = self._processes.pop(boot_id, _Arrived())  # last, for it lives
             while len(self._processes) > _KEPT:
                 del self._processes[next(iter(self._processes))]
             process.received += steps
