@@ -383,8 +383,9 @@ def scaler_of_the_regressor_fitted_on_the_file(patch: Patch) -> None:
 
 
 def forecast_of_the_row_it_is_judged_by(patch: Patch) -> None:
-    before = Track.forecast
-    patch.setattr(Track, "forecast", lambda self, row: before(self, min(row + 1, len(self._forecasts) - 1)))
+    known_from, forecasts = Track.known_from, Track.forecasts
+    patch.setattr(Track, "known_from", lambda self, row: known_from(self, min(row + 1, len(self._forecasts) - 1)) - 1)
+    patch.setattr(Track, "forecasts", lambda self, rows: forecasts(self, np.minimum(rows + 1, len(self._forecasts) - 1)))
 
 
 def learnt_in_the_order_of_play(patch: Patch) -> None:

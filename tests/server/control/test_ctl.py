@@ -213,6 +213,7 @@ def test_dropping_a_name_that_is_not_loaded_is_done_and_says_which_are(starting:
     starting.answers.policies = LoadedPolicies(ServerConfig().policies, starting.checkpoints, Holding())
     for name in ("first", "second"):
         starting.answer("load", str(saved.number), "--name", name)
+    assert [each["name"] for each in starting.answer("status")["policies"]] == ["first", "second"], "they are there before it serves"
     ended = starting.ctl("drop", "frist")
     assert ended.returncode == 0, "a repeated call does no harm"
     assert ended.stderr == "policy-server ctl drop: no loaded policy is called 'frist'; loaded: first, second\n"

@@ -93,12 +93,12 @@ class ServingAnswers(ABC):
             actors_expected=self._actors_expected,
             log_level=logging.getLevelName(logging.getLogger().level),
         )
+        response.policies.extend(map(_policy_info, self.policies.all() if self.policies is not None else ()))
         if watch is None:
             return response
         progress = self._progress
         response.iteration, response.steps_total = progress.iteration, progress.steps_total
         response.learner_updates, response.weights_seq_no = progress.learner_updates, progress.weights_seq_no
-        response.policies.extend(map(_policy_info, self.policies.all() if self.policies is not None else ()))
         known = pb.ActorStatus.DESCRIPTOR.fields_by_name
         response.actors.extend(
             pb.ActorStatus(**{name: value for name, value in counters.items() if name in known}) for counters in watch.newest
