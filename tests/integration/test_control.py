@@ -77,8 +77,9 @@ class Server:
     def ctl(self, *arguments: str) -> Any:
         return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder))
 
-    def answer(self, *arguments: str) -> dict[str, Any]:
-        ended = self.ctl(*arguments, "--json")
+    def answer(self, call: str, *arguments: str) -> dict[str, Any]:
+        """Ask, and wait for longer than an update takes where other tests keep the processors busy: the learner gives way to them."""
+        ended = self.ctl(call, "--timeout_s", "200", *arguments, "--json")
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)  # type: ignore[no-any-return]
 
