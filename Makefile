@@ -4,6 +4,7 @@
 #   ARGS="..."           passed on to the program that the target runs
 #   WORKERS=3            processes that the test files are divided among; 0 runs them one after the other
 #   WITHOUT=slow         of `make test-cluster`, leave the tests out that take minutes
+#   WITHOUT=thorough     of `make test-slow`, leave the tests out of which a shorter form runs, and the further examples of properties
 #   REQUIRE_SERVICES=1   a test that lacks InfluxDB or a browser fails instead of being skipped
 
 SHELL := /bin/bash
@@ -29,6 +30,8 @@ QUIET := --quiet
 PARALLEL = --numprocesses $(WORKERS) --no-loadscope-reorder
 # Of those that hold times, which wait more than they compute, each has a processor.
 PARALLEL_ALONE = --numprocesses $(if $(filter 0,$(WORKERS)),0,2) --no-loadscope-reorder
+# WITHOUT=thorough leaves those out of which a shorter form runs, and further examples of properties.
+SLOW = $(if $(WITHOUT),slow and not $(WITHOUT),(slow or hypothesis))
 # WITHOUT=slow leaves those out that take minutes. Those that hold times run one after another.
 CLUSTER = cluster$(WITHOUT:%= and not %)
 # Folders of which no test is quick: their imports would take seconds.
@@ -53,8 +56,8 @@ test-fast: $(INSTALLED) ## run those tests that are quick and start no process o
 	@$(BIN)/python -m pytest -m "not slow and not figures and not cluster and not process and not long" $(PARALLEL) $(OF_PROCESSES:%=--ignore tests/%) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes, and many more examples of properties; those that hold times after the others
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "(slow or hypothesis) and not alone and not cluster" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
-	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "slow and alone and not cluster" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "$(SLOW) and not alone and not cluster" --hypothesis-profile many $(PARALLEL) $(ARGS) || [ $$? -eq 5 ]  # ARGS may name none of these
+	@REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest -m "$(SLOW) and alone and not cluster" $(PARALLEL_ALONE) $(ARGS) || [ $$? -eq 5 ]
 
 test-cluster: $(INSTALLED) ## run the tests of a server on a Ray cluster, on hosts that they make of namespaces (Linux, as root)
 	@$(BIN)/python -m pytest -m "$(CLUSTER) and not alone" $(PARALLEL_ALONE) $(ARGS) tests/cluster || [ $$? -eq 5 ]

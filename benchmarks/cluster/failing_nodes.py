@@ -127,9 +127,10 @@ def _played(plan: Plan, made: Bed, folder: Path) -> Outcome:
         ("healed", plan.healed_s, (lambda: cut.unite_with(head)) if plan.reaches_clients else cut.heal),
     ):
         _sleep_until(begin_s + at_s, players, made)
-        events.append(Event(name, time.time()))
-        logger.info("%.0f s: %s", time.time() - begin_s, name)
+        event_s = time.time()
         happens()
+        events.append(Event(name, event_s, time.time()))
+        logger.info("%.0f s: %s", event_s - begin_s, name)
     rejoining.start()
     _sleep_until(begin_s + plan.seconds, players, made)
     end_s = time.time()
@@ -140,7 +141,7 @@ def _played(plan: Plan, made: Bed, folder: Path) -> Outcome:
     ledger.save(folder / "ledger.json")
     record = read(made.copy_store(folder), "run")
     hosts = {host.address: host for host in (killed, cut, stays)}
-    how = {killed: Went("", "killed", events[0].time_s), cut: Went("", "cut off", events[1].time_s, rejoining.ended_s)}
+    how = {killed: Went.at(events[0]), cut: replace(Went.at(events[1]), ended_s=rejoining.ended_s)}
     return _judged(plan, made, ledger, record, events, (begin_s, end_s), rejoining.notes(begin_s), hosts, how)
 
 

@@ -41,6 +41,8 @@ class Event:
 
     name: str
     time_s: float
+    done_s: float = 0.0
+    """When it was done; until then messages may have come through."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,15 @@ class Went:
     how: str = ""
     """"killed" or "cut off"; empty: it served all along."""
     time_s: float = 0.0
+    done_s: float = 0.0
+    """When that was done."""
     ended_s: float | None = None
     """When Ray ended a process that was cut off."""
+
+    @classmethod
+    def at(cls, event: Event) -> Went:
+        """Return how a process went to whose host an event happened."""
+        return cls("", event.name, event.time_s, event.done_s)
 
 
 class Pause(NamedTuple):
@@ -139,8 +148,9 @@ def of_process(ledger: Ledger, record: Record, went: Went) -> list[Finding]:
     if not went.how:
         found.append(Finding(f"{who}: acknowledged less recorded", told, "0", missing == (0, 0, 0.0)))
         return [*found, _of_episodes(acknowledged, record, went)]
-    last_s, may_lack_s = (went.time_s, LAST_REPORT_S) if went.ended_s is None else (went.ended_s, LAST_REPORT_S + SEEN_LATE_S)
-    in_flight = max(ledger.in_flight(went.boot, each) for each in (went.time_s, last_s))
+    gone_s = max(went.time_s, went.done_s)
+    last_s, may_lack_s = (gone_s, LAST_REPORT_S) if went.ended_s is None else (went.ended_s, LAST_REPORT_S + SEEN_LATE_S)
+    in_flight = max(ledger.in_flight(went.boot, each) for each in (went.time_s, gone_s, last_s))
     reported_late = report.time_s > last_s + LAST_REPORT_S
     answered = 0
     if not reported_late:

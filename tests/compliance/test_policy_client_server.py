@@ -111,6 +111,7 @@ def test_several_agents_of_one_scene_share_the_policy(tmp_path: Path) -> None:
             {"lr": 1e-3, "train_batch_size_per_learner": 500, "entropy_coeff": 0.0, "vf_loss_coeff": 0.05},
             {"fcnet_hiddens": [32], "use_lstm": True, "lstm_cell_size": 32, "max_seq_len": 20},
             id="13 IMPALA with LSTM",
+            marks=pytest.mark.thorough,
         ),
     ],
 )

@@ -85,7 +85,9 @@ def over(processes: list[psutil.Process], timeout_s: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("name", "count"), [("PPO", 1), ("PPO", 2), ("APPO", 1)])
+@pytest.mark.parametrize(
+    ("name", "count"), [pytest.param("PPO", 1, marks=pytest.mark.thorough), ("PPO", 2), pytest.param("APPO", 1, marks=pytest.mark.thorough)]
+)
 def test_it_learns_and_is_saved_rolled_back_guarded_and_restored(name: str, count: int, tmp_path: Path, spoiled: Path) -> None:
     server = LearnersServer(tmp_path, name, LEARNERS.format(count=count) + (SPOILED if name == "PPO" else ""))
     with server.daemon:

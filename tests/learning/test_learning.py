@@ -48,8 +48,9 @@ def test_ppo_learns_with_the_shipped_defaults_from_no_more_steps_than_rllib_alon
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
+@pytest.mark.parametrize("name", ["APPO", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("IMPALA", "DQN", "SAC"))])
 def test_an_algorithm_learns_over_grpc(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PPO does so in tests/compliance/test_policy_client_server.py, for as long as RLlib's example."""
     monkeypatch.setitem(SPACES, REACH, REACH_SPACES)
     outcome = over_grpc.learn(replace(case_of(name), **SOONER.get(name, {})), SEED, tmp_path)
     assert outcome.reached, outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,8 @@ def test_of_a_process_that_was_cut_off_and_came_back_nothing_may_be_missing_but_
     assert met(ledger, record_of(Report(60.0, 104, 90, 45.0, {})), went)
     assert not met(ledger, record_of(Report(60.0, 99, 90, 45.0, {})), went)
     assert not met(ledger, record_of(Report(60.0, 105, 90, 45.0, {})), went)
+    ledger.note_call(20.1, 25.0, [BOOT])  # it came through, for the cut took a moment
+    assert met(ledger, record_of(Report(60.0, 105, 90, 45.0, {})), replace(went, done_s=20.2))
 
 
 def test_bars_of_acting_and_learning_are_held() -> None:

@@ -117,6 +117,7 @@ def test_the_core_keeps_the_oracles_books_of_market_orders_that_wait_apart(seed:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("first_seed", range(100, 164, 16))
 def test_the_core_keeps_the_oracles_books_over_a_million_steps(first_seed: int) -> None:
