@@ -35,7 +35,7 @@ from policyserver.client import (
 from policyserver.client.connection import Connection
 
 TLS = Path("/tmp/tls")
-CONFIG: dict[str, float] = {"action_timeout_s": 20.0, "connect_timeout_s": 5.0, "keepalive_time_s": 5.0, "keepalive_timeout_s": 2.0}
+CONFIG: dict[str, float] = {"action_timeout_s": 20.0, "connect_timeout_s": 5.0, "keepalive_time_s": 2.0, "keepalive_timeout_s": 2.0}
 """Settings of the client, which the guide "On a cluster" names."""
 _LOOK_S = 0.5
 _STARTS = ""

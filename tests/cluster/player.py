@@ -27,7 +27,7 @@ def main(address: str, count: int, output: str, spreads: bool) -> None:
         tls_ca_file=TLS / "certificate",
         token_file=TLS / "token",
         spread_episodes=spreads,
-        keepalive_time_s=5.0,
+        keepalive_time_s=2.0,
         keepalive_timeout_s=2.0,
         connect_timeout_s=5.0,
     )

@@ -49,7 +49,8 @@ class ClientConfig(Config):
     closed_episodes_remembered: Annotated[int, Ge(1)] = 100_000
     """Number of ended or lost episodes whose ids still give the exact error; older ones are unknown."""
     keepalive_time_s: Annotated[float, Gt(0)] = 60.0
-    """Silence after which the connection is probed, seconds. With less than 5 the server closes the connection."""
+    """Silence after which the connection is probed, seconds; it may be twice as long, as gRPC looks so often. With less than 1 the server
+    closes the connection."""
     keepalive_timeout_s: Annotated[float, Gt(0)] = 20.0
     """Time without an answer to a probe after which the connection counts as broken, and longest attempt to connect, seconds."""
     expected_run: str | None = None

@@ -51,7 +51,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 900),  # a client may probe each second, less some jitter; gRPC allows 5 minutes
     ("grpc.max_metadata_size", 8 * 1024),
 ]
 
