@@ -95,7 +95,7 @@ class Learner:
         self.learner._learner_connector = self._connector
 
 
-@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA", "DQN", "SAC"])
+@pytest.mark.parametrize("name", ["PPO", "APPO", pytest.param("IMPALA", marks=pytest.mark.thorough), "DQN", "SAC"])
 def test_no_weights_of_a_refused_update_are_served(name: str) -> None:
     with live_algorithm(name) as (algorithm, address):
         group = algorithm.env_runner_group
