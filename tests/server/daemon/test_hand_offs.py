@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.hand_offs import HandOffs
 from policyserver.server.processes.hand_off import HAND_OFF
+from tests.server.daemon.rllib_manager import Manager, algorithm_of
 
 
 def answer(handed_off: int, steps: int, boot_id: str = "a") -> tuple[list[Any], dict[str, Any]]:
@@ -49,47 +49,10 @@ def test_what_is_meant_for_it_alone_goes_no_further() -> None:
     assert offs.undelivered == 0
 
 
-class Result:
-    def __init__(self, actor_id: int, value: Any) -> None:
-        self.actor_id, self._value, self.ok = actor_id, value, not isinstance(value, Exception)
-
-    def get(self) -> Any:
-        return self._value
-
-
-class Manager:
-    """What stands for RLlib's manager of actors: what it fetches is what the test gives it."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self.timeouts_s: list[float | None] = []
-
-    def actor_ids(self) -> list[int]:
-        return [1, 2]
-
-    def set_actor_state(self, index: int, healthy: bool) -> None:
-        assert not healthy
-
-    def _fetch_result(self, *, timeout_seconds: float | None, **_: Any) -> tuple[list[Any], list[Result]]:
-        self.timeouts_s.append(timeout_seconds)
-        return [], self.results
-
-
-def algorithm_of(manager: Manager) -> Any:
-    """Return what an algorithm with this manager has that is hooked into."""
-    return SimpleNamespace(
-        env_runner_group=SimpleNamespace(_worker_manager=manager, probe_unhealthy_env_runners=list, foreach_env_runner=list),
-        config=SimpleNamespace(num_env_runners=2, total_train_batch_size=64),
-        learner_group=SimpleNamespace(update=list),
-        training_step=dict,
-    )
-
-
 def test_all_that_rllib_fetches_is_looked_at() -> None:
     health, manager = ActorHealth(), Manager()
-    algorithm = algorithm_of(manager)
-    health.watch(algorithm)
-    manager.results = [Result(1, answer(10, 0)), Result(2, ValueError("the actor's"))]
+    health.watch(algorithm_of(manager))
+    manager.answers = [(1, answer(10, 0)), (2, ValueError("the actor's"))]
     manager._fetch_result(remote_actor_ids=[1, 2], remote_calls=[], timeout_seconds=0.0)
     assert health.hand_offs.undelivered == 10
     health.note(2, True)
@@ -99,8 +62,7 @@ def test_all_that_rllib_fetches_is_looked_at() -> None:
 def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
     """RLlib's 30 s would be a pause of learning: after a heal Ray's calls take that long now and then."""
     health, manager = ActorHealth(), Manager()
-    algorithm = algorithm_of(manager)
-    health.watch(algorithm)
+    health.watch(algorithm_of(manager))
     for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
         manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)
     assert manager.timeouts_s == [1.0, 1.0, 30.0]
