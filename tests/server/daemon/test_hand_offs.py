@@ -26,11 +26,43 @@ def test_an_answer_that_did_not_come_is_missed_at_the_next_one(caplog: pytest.Lo
         offs.look([(1, answer(350, 50))])  # that of 100 in between is lost
         offs.look([(1, answer(350, 0))])
         assert not caplog.messages[1:]
-        assert "serving actor 1 handed off 100 steps that never arrived" in caplog.text
+        assert "serving actor 1 handed off 100 steps that did not arrive" in caplog.text
     assert (offs.take(), offs.take(), offs.undelivered) == (100, 0, 100)
     offs.look([(2, answer(90, 0, "b"))])
     offs.look([(1, answer(30, 30, "its successor"))])
     assert (offs.take(), offs.undelivered) == (10, 110)
+
+
+def test_an_answer_that_comes_after_a_later_one_is_missed_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """As with APPO and IMPALA, which may have several requests under way in one actor."""
+    caplog.set_level(logging.INFO)
+    health, manager = ActorHealth(), Manager()
+    health.watch(algorithm_of(manager))
+    offs = health.hand_offs
+
+    def fetched(handed_off: int) -> None:
+        manager.answers = [(1, (object(), {"state": 1}, answer(handed_off, 100)[1]))]
+        manager.fetch_ready_async_reqs(timeout_seconds=0.0)
+
+    fetched(200)
+    assert offs.undelivered == 100
+    fetched(100)
+    assert (offs.take(), offs.undelivered) == (0, 0), "not told yet"
+    fetched(400)
+    assert (offs.take(), offs.undelivered) == (100, 100)
+    fetched(300)
+    assert (offs.take(), offs.undelivered) == (0, 0), "it was told, so that it is taken off the next"
+    assert "serving actor 1: 100 steps that were missed (steps_undelivered) have arrived" in caplog.text
+    fetched(700)
+    assert (offs.take(), offs.undelivered) == (100, 200)
+
+
+def test_what_is_lost_stays_so_whatever_arrives_late() -> None:
+    offs = HandOffs()
+    for handed_off in (400, 200):  # those of 100 and 300 are lost
+        offs.look([(1, answer(handed_off, 100))])
+    offs.look([(1, answer(500, 100))])
+    assert (offs.take(), offs.undelivered) == (200, 200)
 
 
 def test_a_process_that_lives_is_remembered_however_many_others_come_and_go() -> None:
