@@ -20,11 +20,11 @@ class Actor:
         return self.calls[-1]
 
 
-class Manager(FaultTolerantActorManager):
+class Manager(FaultTolerantActorManager):  # type: ignore[misc]
     """RLlib's manager of actors 1 to n; `_fetch_result`, which is where it enters Ray, returns the test's `answers`."""
 
     def __init__(self, actors: int = 2) -> None:
-        self.made = [Actor() for _ in range(actors)]
+        self.made: list[Any] = [Actor() for _ in range(actors)]
         super().__init__(self.made, init_id=1)
         self.answers: list[tuple[int, Any]] = []
         self.timeouts_s: list[float | None] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
@@ -35,7 +36,7 @@ def by_the_link(health: ActorHealth, index: int, is_silent: bool) -> None:
 class Tag(str):
     """A tag of RLlib's at whose comparison something happens: RLlib does that while it iterates over what is under way."""
 
-    on_compared: Callable[[], None] = staticmethod(lambda: None)
+    on_compared: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
     def __hash__(self) -> int:
         type(self).on_compared()

@@ -1,7 +1,7 @@
 """Leaves serving actors that are silent out at once: RLlib notices them after a minute, and waits for them until then.
 
-RLlib's manager of actors is one thread's, which iterates over what a change of an actor's state removes. So the link's threads only note who
-is silent, at which a wait ends; the main thread takes them out of service before it chooses actors the next time.
+RLlib's manager of actors is one thread's, which iterates over what a change of an actor's state removes. So the link's threads only note
+who is silent, at which a wait ends; the main thread takes them out of service before it chooses actors the next time.
 """
 
 from __future__ import annotations
