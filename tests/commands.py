@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 _MODULES = {
     "policy-server": "policyserver.server.__main__",
@@ -34,6 +37,21 @@ def run_here(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         assert isinstance(stream.buffer, io.BytesIO)
         said.append(stream.buffer.getvalue().decode())
     return subprocess.CompletedProcess([command, *arguments], status, *said)
+
+
+def ctl(run_folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `policy-server ctl` for the server of a run folder."""
+    return run_here("policy-server", "ctl", *arguments, "--run_folder", str(run_folder))
+
+
+def ctl_answer(run_folder: Path, call: str, *arguments: str) -> dict[str, Any]:
+    """Return what `policy-server ctl` answers, which is no refusal.
+
+    It waits for longer than an update takes where other tests keep the processors busy: the learner gives way to them.
+    """
+    ended = ctl(run_folder, call, "--timeout_s", "200", *arguments, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return dict(json.loads(ended.stdout))
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ GIVES_UP_SOON = {
 }
 """For the head: Ray gives a silent node up after some 10 s in place of a minute."""
 RUN = "/tmp/run"
+_PROGRAM = str(Path(sys.executable).with_name("policy-server"))
 ACTOR = "ray::ExternalEnvRunner"
 """What a serving actor's process is called."""
 _TLS = "/tmp/tls"
@@ -203,8 +204,17 @@ def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon)
     return time.monotonic() - began_s
 
 
+def ctl(host: Host, *arguments: str) -> dict[str, Any]:
+    """Run `policy-server ctl` on the daemon's host, and return what it answers."""
+    return dict(json.loads(host.run(_PROGRAM, "ctl", *arguments, "--run_folder", RUN, "--json")))
+
+
+def status(host: Host) -> dict[str, Any]:
+    """Ask the daemon how it is; the same as `ctl(host, "status")`."""
+    return ctl(host, "status")
+
+
 def serve_command(host: Host, settings: str, *options: str, run_folder: str = RUN) -> list[str]:
     """Write the settings and return the command that serves by them."""
     host.write("/tmp/server.toml", settings.encode())
-    program = str(Path(sys.executable).with_name("policy-server"))
-    return [program, "serve", "--config", "/tmp/server.toml", "--run_folder", run_folder, "--ray.address", HEAD, *options]
+    return [_PROGRAM, "serve", "--config", "/tmp/server.toml", "--run_folder", run_folder, "--ray.address", HEAD, *options]

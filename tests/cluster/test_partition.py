@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, until
+from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, status, until
 from tests.cluster.hosts import Host, HostProcess
 from tests.conftest import CARTPOLE
 
@@ -66,11 +66,6 @@ class LedgerPlayer:
 
 def health(host: Host, address: str) -> str:
     return host.run(sys.executable, "-c", _HEALTH, address).strip()
-
-
-def status(host: Host) -> dict[str, Any]:
-    ctl = str(Path(sys.executable).with_name("policy-server"))
-    return dict(json.loads(host.run(ctl, "ctl", "status", "--run_folder", RUN, "--json")))
 
 
 def counted(stats: Mapping[str, Any]) -> int:

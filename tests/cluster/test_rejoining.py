@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import ACTOR, GIVES_UP_SOON, RUN, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, GIVES_UP_SOON, SETTINGS, Cluster, ClusterDaemon, Player, status, until
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
@@ -18,12 +14,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest
 
 GIVEN_UP_S = 60.0
 BACK_S = 90.0
-
-
-def actors(host: Host) -> list[dict[str, Any]]:
-    """Ask the daemon how its serving actors are."""
-    ctl = str(Path(sys.executable).with_name("policy-server"))
-    return list(json.loads(host.run(ctl, "ctl", "status", "--run_folder", RUN, "--json"))["actors"])
 
 
 def test_a_node_rejoins_by_ray_start(three_hosts: Sequence[Host]) -> None:
@@ -41,7 +31,7 @@ def test_a_node_rejoins_by_ray_start(three_hosts: Sequence[Host]) -> None:
         version = player.newest()["version"]
         cluster.join(leaves)
         until(lambda: leaves.processes(ACTOR), BACK_S, daemon)
-        until(lambda: sum(actor["actions"] > 0 for actor in actors(first)) == 2, BACK_S, daemon)
+        until(lambda: sum(actor["actions"] > 0 for actor in status(first)["actors"]) == 2, BACK_S, daemon)
         there = Player(first, where[leaves.address], episodes, spread=False)
         until(lambda: there.newest()["steps"] > 500, BACK_S, daemon)
         until(lambda: len(player.newest()["runners"]) == 2 and player.newest()["version"] >= version + 2, BACK_S, daemon)

@@ -6,24 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, GIVES_UP_SOON, SETTINGS, Cluster, ClusterDaemon, Player, status, until
 from tests.cluster.hosts import Host
-from tests.cluster.test_partition import LedgerPlayer, status
+from tests.cluster.test_partition import LedgerPlayer
 from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
-SOON = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "4",
-}
-"""A node is given up after some seconds, in place of a minute."""
-
 
 def test_the_old_process_is_sent_away(three_hosts: Sequence[Host]) -> None:
-    cluster = Cluster(three_hosts, actors_on_each=2, variables=SOON)
+    cluster = Cluster(three_hosts, actors_on_each=2, of_head=GIVES_UP_SOON)
     first, *others = three_hosts
     daemon = ClusterDaemon(cluster, SETTINGS + CARTPOLE)
     daemon.wait_for("ready after")

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, ctl, until
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
-
-
-def scale(host: Host, actors: int) -> dict[str, Any]:
-    ctl = str(Path(sys.executable).with_name("policy-server"))
-    return dict(json.loads(host.run(ctl, "ctl", "scale", str(actors), "--run_folder", RUN, "--json")))
 
 
 def test_an_actor_comes_on_another_node_and_goes(three_hosts: Sequence[Host]) -> None:
@@ -32,15 +23,15 @@ def test_an_actor_comes_on_another_node_and_goes(three_hosts: Sequence[Host]) ->
     until(lambda: player.newest()["version"] >= 2, 120.0, daemon)
     assert player.newest()["runners"] == [address]
 
-    (added,) = scale(first, 2)["added"]
+    (added,) = ctl(first, "scale", "2")["added"]
     assert {each.partition(":")[0] for each in (address, added["address"])} == {host.address for host in others}
     until(lambda: set(player.newest()["runners"]) == {address, added["address"]}, 60.0, daemon)
     with pytest.raises(Exception, match="expected room for 1 more serving actors"):
-        scale(first, 3)
+        ctl(first, "scale", "3")
 
-    (removed,) = scale(first, 1)["removed"]
+    (removed,) = ctl(first, "scale", "1")["removed"]
     assert removed["number"] == 2
     version = player.newest()["version"]
     until(lambda: player.newest()["version"] > version + 1, 120.0, daemon)
     assert "left out until it is heard of" not in daemon.text(), "its end was planned"
-    assert scale(first, 2)["actors"] == 2
+    assert ctl(first, "scale", "2")["actors"] == 2

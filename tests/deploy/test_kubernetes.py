@@ -1,5 +1,6 @@
-"""deploy/kubernetes: by Kubernetes' own schemas, and by KubeRay's where a copy of its CRD is named; nothing here was run on a cluster.
+"""deploy/kubernetes: by Kubernetes' own schemas, and what KubeRay adds by a small one of ours; nothing here was run on a cluster.
 
+Where a copy of KubeRay's own schema is named, documents and our schema are compared with it, too:
 KUBERAY_CRD=FILE names ray-operator/config/crd/bases/ray.io_rayclusters.yaml of a checkout of KubeRay (tried: commit feeaf72f).
 """
 
@@ -23,6 +24,7 @@ import yaml
 from policyserver.common.settings import load
 from policyserver.server.__main__ import make_parser
 from policyserver.server.config.server_config import ServerConfig
+from tests.deploy.ray_cluster_schema import RAY_CLUSTER
 
 BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
 FILES = sorted(BASE.glob("*.yaml"))
@@ -78,19 +80,57 @@ def test_the_pods_of_the_ray_cluster_are_pods(template: dict[str, Any]) -> None:
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
-@pytest.mark.long
-def test_kuberay_knows_the_ray_cluster() -> None:
+def faults(schema: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(document)]
+
+
+def test_a_ray_cluster_has_these_keys() -> None:
+    assert faults(RAY_CLUSTER, CLUSTER) == []
+    for group in ("headGroupSpec", "workerGroupSpecs"):
+        wrong = copy.deepcopy(CLUSTER)
+        part = wrong["spec"][group]
+        (part if isinstance(part, dict) else part[0])["rayStartParam"] = {}
+        assert [fault for fault in faults(RAY_CLUSTER, wrong) if "'rayStartParam' was unexpected" in fault]
+
+
+@pytest.fixture(scope="module")
+def kuberay() -> dict[str, Any]:
+    """Return KubeRay's own schema of our kind of RayCluster."""
     file = os.environ.get("KUBERAY_CRD")
     if not file:
         pytest.skip("KUBERAY_CRD names no copy of KubeRay's ray.io_rayclusters.yaml")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd = yaml.load(Path(file).read_text(encoding="utf-8"), loader)
     (schema,) = [each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if f"ray.io/{each['name']}" == CLUSTER["apiVersion"]]
+    return dict(schema)
+
+
+@pytest.mark.long
+def test_kuberay_knows_the_ray_cluster(kuberay: dict[str, Any]) -> None:
+    schema = copy.deepcopy(kuberay)
     closed(schema)
-    assert [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(CLUSTER)] == []
+    assert faults(schema, CLUSTER) == []
     wrong = copy.deepcopy(CLUSTER)
     wrong["spec"]["headGroupSpec"]["serviceTyp"] = "ClusterIP"
-    assert list(jsonschema.Draft7Validator(schema).iter_errors(wrong)), "it looks"
+    assert faults(schema, wrong), "it looks"
+
+
+@pytest.mark.long
+def test_kuberay_has_the_keys_that_the_schema_of_the_tests_has(kuberay: dict[str, Any]) -> None:
+    def compare(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
+        assert ours.get("type", "string") == theirs["type"], where
+        assert ours.get("enum") == theirs.get("enum"), where
+        if "properties" in ours:
+            names = set(theirs["properties"]) - {"status"}
+            assert set(ours["properties"]) == names, where
+            if where != "RayCluster":  # Kubernetes itself wants what every document has
+                assert set(ours["required"]) == set(theirs.get("required", ())), where
+            for name in names:
+                compare(ours["properties"][name], theirs["properties"][name], f"{where}.{name}")
+        if "items" in ours:
+            compare(ours["items"], theirs["items"], f"{where}[]")
+
+    compare(RAY_CLUSTER, kuberay, "RayCluster")
 
 
 def closed(schema: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from tests.commands import run_here
+from tests.commands import ctl, ctl_answer
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import DIRECT, free_address
 from tests.services import wait_until
@@ -75,13 +75,10 @@ class Server:
         return self.daemon.address
 
     def ctl(self, *arguments: str) -> Any:
-        return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder))
+        return ctl(self.run_folder, *arguments)
 
-    def answer(self, call: str, *arguments: str) -> dict[str, Any]:
-        """Ask, and wait for longer than an update takes where other tests keep the processors busy: the learner gives way to them."""
-        ended = self.ctl(call, "--timeout_s", "200", *arguments, "--json")
-        assert ended.returncode == 0, ended.stderr
-        return json.loads(ended.stdout)  # type: ignore[no-any-return]
+    def answer(self, *arguments: str) -> dict[str, Any]:
+        return ctl_answer(self.run_folder, *arguments)
 
     def status(self) -> dict[str, Any]:
         return self.answer("status")

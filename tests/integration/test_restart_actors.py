@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
-from tests.commands import run_here
+from tests.commands import ctl_answer
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.ledger_player import Player, finish, recorded
 from tests.ports import free_address, free_ports
@@ -43,9 +42,7 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
         assert len(before) == 2
         players = [Player(client, number) for number in range(8)]
         time.sleep(3)
-        done = run_here("policy-server", "ctl", "restart-actors", "--run_folder", str(run_folder), "--json")
-        assert done.returncode == 0, done.stderr
-        actors = json.loads(done.stdout)["actors"]
+        actors = ctl_answer(run_folder, "restart-actors")["actors"]
         assert [each["number"] for each in actors] == [1, 2]
         assert [each["episodes_cut"] for each in actors] == [0, 0]
         time.sleep(3)
@@ -85,9 +82,8 @@ def test_a_process_that_hangs_at_its_end_is_killed(tmp_path: Path, monkeypatch: 
         daemon.wait_ready(200)
         hanging = daemon.actor()
         began = time.monotonic()
-        done = run_here("policy-server", "ctl", "restart-actors", "--drain_timeout_s", "1", "--run_folder", str(run_folder), "--json")
+        ctl_answer(run_folder, "restart-actors", "--drain_timeout_s", "1")
         seconds = time.monotonic() - began
-        assert done.returncode == 0, done.stderr
         assert not hanging.is_running()
         assert "actor 1: its process has not ended within 10 s, and is killed" in daemon.text()
         assert 10.0 < seconds < 100.0

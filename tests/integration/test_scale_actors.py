@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from policyserver.client import ClientConfig, PolicyClient
-from tests.commands import run_here
+from tests.commands import ctl, ctl_answer
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.ledger_player import Player, finish, newest, recorded
 from tests.ports import free_ports
@@ -46,12 +46,10 @@ class Server:
     daemon: DaemonProcess
 
     def ctl(self, *arguments: str) -> Any:
-        return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder), "--json")
+        return ctl(self.run_folder, *arguments, "--json")
 
     def answer(self, *arguments: str) -> dict[str, Any]:
-        done = self.ctl(*arguments)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
+        return ctl_answer(self.run_folder, *arguments)
 
     def refusal(self, *arguments: str) -> str:
         done = self.ctl(*arguments)

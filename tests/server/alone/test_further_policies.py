@@ -21,10 +21,10 @@ from policyserver.server.policies.vectorized.vectorized_policy import Vectorized
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from tests.commands import run_here
+from tests.commands import ctl, ctl_answer, run_here
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import DIRECT, free_ports
-from tests.server.alone.test_lone_server import READY_S, ctl, trained_run
+from tests.server.alone.test_lone_server import READY_S, trained_run
 from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved, trained
 
 
@@ -70,9 +70,9 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
                 played(client, values, policy="checkpoint-1")
             with pytest.raises(InvalidInputError, match="policy: expected a text of 1 to 256 bytes"):
                 client.start_episode(policy=7)  # type: ignore[arg-type]
-            loaded = json.loads(ctl(run_folder, "load", "1", "--json").stdout)["policy"]
+            loaded = ctl_answer(run_folder, "load", "1")["policy"]
             assert (loaded["name"], loaded["checkpoint"]["number"]) == ("checkpoint-1", 1)
-            assert json.loads(ctl(run_folder, "load", "1", "--json").stdout)["policy"] == loaded, "a second time it does nothing"
+            assert ctl_answer(run_folder, "load", "1")["policy"] == loaded, "a second time it does nothing"
             assert len(played(client, values, policy="live@start")) == len(values)
             for arguments, message in (
                 (["load", "1", "--name", "third"], "expected at most 2 loaded policies (policies.most), received one more, 'third'"),
@@ -83,7 +83,7 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
             ):
                 ended = ctl(run_folder, *arguments)
                 assert (ended.returncode, message in ended.stderr) == (1, True), ended.stderr
-            status = json.loads(ctl(run_folder, "status", "--json").stdout)
+            status = ctl_answer(run_folder, "status")
             assert [each["name"] for each in status["policies"]] == ["other", "checkpoint-1"]
             assert ctl(run_folder, "drop", "other").returncode == 0
             again = ctl(run_folder, "drop", "other", "--json")

@@ -8,7 +8,6 @@ import json
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +20,7 @@ from policyserver.server.alone.lone_server import LoneServer
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import OWNER_FILE, Owner
-from tests.commands import run_here
+from tests.commands import ctl, ctl_answer, run_here
 from tests.integration.daemon_process import DaemonProcess
 from tests.ports import free_ports
 from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved
@@ -41,18 +40,14 @@ def trained_run(tmp_path: Path) -> ServerConfig:
     return config
 
 
-def ctl(run_folder: Path, *arguments: str) -> Any:
-    return run_here("policy-server", "ctl", *arguments, "--run_folder", str(run_folder))
-
-
 def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
-    status = json.loads(ctl(run_folder, "status", "--json").stdout)
+    status = ctl_answer(run_folder, "status")
     assert (status["state"], status["learning"], status["checkpoint"], status["weights_seq_no"]) == ("serving", "absent", 1, 70)
     for action in (["pause"], ["rollback", "1"]):
         ended = ctl(run_folder, *action)
         assert ended.returncode == 1
         assert "received one with learner.enabled = false, which serves checkpoint 1 as it is" in ended.stderr
-    listed = json.loads(ctl(run_folder, "checkpoints", "--json").stdout)["checkpoints"]
+    listed = ctl_answer(run_folder, "checkpoints")["checkpoints"]
     assert [each["number"] for each in listed] == [1]
 
 

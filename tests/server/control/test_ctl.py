@@ -33,7 +33,7 @@ from policyserver.server.processes.driver_link import DriverLink, follow_driver
 from policyserver.server.processes.link import LOG_LEVEL
 from policyserver.server.processes.training_report import Progress
 from policyserver.v1 import admin_service_pb2 as pb
-from tests.commands import run_here
+from tests.commands import ctl, run_here
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Starting:
         return saved.number
 
     def ctl(self, *arguments: str) -> Any:
-        return run_here("policy-server", "ctl", *arguments, "--run_folder", str(self.run_folder))
+        return ctl(self.run_folder, *arguments)
 
     def answer(self, *arguments: str) -> dict[str, Any]:
         ended = self.ctl(*arguments, "--json")
@@ -232,7 +232,7 @@ def test_where_no_server_is_the_status_says_so(tmp_path: Path, folder: str) -> N
     if folder == "killed":
         (run_folder / "ray").symlink_to(tmp_path / "gone")
     for action in ("status", "checkpoints", "drain"):
-        ended = run_here("policy-server", "ctl", action, "--run_folder", str(run_folder))
+        ended = ctl(run_folder, action)
         assert ended.returncode == 69
         assert str(run_folder) in ended.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.hand_offs import HandOffs
 from policyserver.server.processes.hand_off import HAND_OFF
+from tests.server.daemon.rllib_manager import Manager, algorithm_of
 
 
 def answer(handed_off: int, steps: int, boot_id: str = "a") -> tuple[list[Any], dict[str, Any]]:
@@ -26,11 +26,43 @@ def test_an_answer_that_did_not_come_is_missed_at_the_next_one(caplog: pytest.Lo
         offs.look([(1, answer(350, 50))])  # that of 100 in between is lost
         offs.look([(1, answer(350, 0))])
         assert not caplog.messages[1:]
-        assert "serving actor 1 handed off 100 steps that never arrived" in caplog.text
+        assert "serving actor 1 handed off 100 steps that did not arrive" in caplog.text
     assert (offs.take(), offs.take(), offs.undelivered) == (100, 0, 100)
     offs.look([(2, answer(90, 0, "b"))])
     offs.look([(1, answer(30, 30, "its successor"))])
     assert (offs.take(), offs.undelivered) == (10, 110)
+
+
+def test_an_answer_that_comes_after_a_later_one_is_missed_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """As with APPO and IMPALA, which may have several requests under way in one actor."""
+    caplog.set_level(logging.INFO)
+    health, manager = ActorHealth(), Manager()
+    health.watch(algorithm_of(manager))
+    offs = health.hand_offs
+
+    def fetched(handed_off: int) -> None:
+        manager.answers = [(1, (object(), {"state": 1}, answer(handed_off, 100)[1]))]
+        manager.fetch_ready_async_reqs(timeout_seconds=0.0)
+
+    fetched(200)
+    assert offs.undelivered == 100
+    fetched(100)
+    assert (offs.take(), offs.undelivered) == (0, 0), "not told yet"
+    fetched(400)
+    assert (offs.take(), offs.undelivered) == (100, 100)
+    fetched(300)
+    assert (offs.take(), offs.undelivered) == (0, 0), "it was told, so that it is taken off the next"
+    assert "serving actor 1: 100 steps that were missed (steps_undelivered) have arrived" in caplog.text
+    fetched(700)
+    assert (offs.take(), offs.undelivered) == (100, 200)
+
+
+def test_what_is_lost_stays_so_whatever_arrives_late() -> None:
+    offs = HandOffs()
+    for handed_off in (400, 200):  # those of 100 and 300 are lost
+        offs.look([(1, answer(handed_off, 100))])
+    offs.look([(1, answer(500, 100))])
+    assert (offs.take(), offs.undelivered) == (200, 200)
 
 
 def test_a_process_that_lives_is_remembered_however_many_others_come_and_go() -> None:
@@ -49,47 +81,10 @@ def test_what_is_meant_for_it_alone_goes_no_further() -> None:
     assert offs.undelivered == 0
 
 
-class Result:
-    def __init__(self, actor_id: int, value: Any) -> None:
-        self.actor_id, self._value, self.ok = actor_id, value, not isinstance(value, Exception)
-
-    def get(self) -> Any:
-        return self._value
-
-
-class Manager:
-    """What stands for RLlib's manager of actors: what it fetches is what the test gives it."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self.timeouts_s: list[float | None] = []
-
-    def actor_ids(self) -> list[int]:
-        return [1, 2]
-
-    def set_actor_state(self, index: int, healthy: bool) -> None:
-        assert not healthy
-
-    def _fetch_result(self, *, timeout_seconds: float | None, **_: Any) -> tuple[list[Any], list[Result]]:
-        self.timeouts_s.append(timeout_seconds)
-        return [], self.results
-
-
-def algorithm_of(manager: Manager) -> Any:
-    """Return what an algorithm with this manager has that is hooked into."""
-    return SimpleNamespace(
-        env_runner_group=SimpleNamespace(_worker_manager=manager, probe_unhealthy_env_runners=list, foreach_env_runner=list),
-        config=SimpleNamespace(num_env_runners=2, total_train_batch_size=64),
-        learner_group=SimpleNamespace(update=list),
-        training_step=dict,
-    )
-
-
 def test_all_that_rllib_fetches_is_looked_at() -> None:
     health, manager = ActorHealth(), Manager()
-    algorithm = algorithm_of(manager)
-    health.watch(algorithm)
-    manager.results = [Result(1, answer(10, 0)), Result(2, ValueError("the actor's"))]
+    health.watch(algorithm_of(manager))
+    manager.answers = [(1, answer(10, 0)), (2, ValueError("the actor's"))]
     manager._fetch_result(remote_actor_ids=[1, 2], remote_calls=[], timeout_seconds=0.0)
     assert health.hand_offs.undelivered == 10
     health.note(2, True)
@@ -99,8 +94,7 @@ def test_all_that_rllib_fetches_is_looked_at() -> None:
 def test_an_actor_that_was_left_out_is_not_waited_for_for_long() -> None:
     """RLlib's 30 s would be a pause of learning: after a heal Ray's calls take that long now and then."""
     health, manager = ActorHealth(), Manager()
-    algorithm = algorithm_of(manager)
-    health.watch(algorithm)
+    health.watch(algorithm_of(manager))
     for asks, timeout_s in ((True, 30.0), (True, None), (False, 30.0)):
         manager._fetch_result(remote_actor_ids=[], remote_calls=[], mark_healthy=asks, timeout_seconds=timeout_s)
     assert manager.timeouts_s == [1.0, 1.0, 30.0]

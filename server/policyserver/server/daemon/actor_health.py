@@ -1,7 +1,12 @@
-"""Leaves serving actors that are silent out at once: RLlib notices them after a minute, and waits for them until then."""
+"""Leaves serving actors that are silent out at once: RLlib notices them after a minute, and waits for them until then.
+
+RLlib's manager of actors is one thread's, which iterates over what a change of an actor's state removes. So the link's threads only note
+who is silent, at which a wait ends; the main thread takes them out of service before it chooses actors the next time.
+"""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -20,13 +25,20 @@ _PROBE_S = 1.0
 had to say, and the learner would wait for that."""
 
 
+_CHOOSING = ("foreach_actor", "foreach_actor_async", "healthy_actor_ids", "num_healthy_actors")
+"""Methods of RLlib's manager that choose among the actors by their state, or say which there are to choose from."""
+
+
 class ActorHealth:
-    """What the link says of the serving actors, told to RLlib's manager of them. From any thread."""
+    """What the link says of the serving actors, told to RLlib's manager of them. `watch` and the manager are the main thread's."""
 
     def __init__(self) -> None:
         """Begin without an algorithm; `watch` brings it."""
         self._lock = threading.Lock()
         self._silent: set[int] = set()
+        self._fell_silent: set[int] = set()
+        """Actors that have been silent since the main thread looked last, also where they are heard of again: Ray's own connection may not
+        be whole, and RLlib has to bring them weights."""
         self._manager: Any = None
         self._shares: SharesOfBatch | None = None
         self._asked: dict[int, Any] = {}
@@ -36,14 +48,15 @@ class ActorHealth:
 
     @property
     def silent(self) -> list[int]:
-        """RLlib's indices of the actors that are silent."""
+        """RLlib's indices of the actors that are silent. From any thread."""
         with self._lock:
             return sorted(self._silent)
 
     def watch(self, algorithm: Algorithm) -> None:
         """Tell this algorithm's manager from now on, and let it wait for no actor that is silent, whatever its own time-outs are."""
-        manager = algorithm.env_runner_group._worker_manager
-        fetch = manager._fetch_result
+        group = algorithm.env_runner_group
+        manager = group._worker_manager
+        fetch, probe = manager._fetch_result, group.probe_unhealthy_env_runners
 
         def fetch_of_heard(
             *, remote_actor_ids: list[int], remote_calls: list[Any], timeout_seconds: float | None = None, **others: Any
@@ -56,28 +69,37 @@ class ActorHealth:
             self.hand_offs.look((result.actor_id, result.get()) for result in fetched[1] if result.ok)
             return fetched
 
-        manager._fetch_result = fetch_of_heard
-        group = algorithm.env_runner_group
-        probe = group.probe_unhealthy_env_runners
-
         def probe_answering() -> list[int]:
             return list(probe()) if self._answer_again(manager) else []
 
-        group.probe_unhealthy_env_runners = probe_answering
         with self._lock:
             self._manager, self._shares = manager, SharesOfBatch(algorithm)
+            self._fell_silent |= self._silent
             for index in self._silent:
-                self._leave_out(index)
+                self._do_without_share(index)
+        manager._fetch_result = fetch_of_heard
+        for name in _CHOOSING:
+            setattr(manager, name, self._of_heard(getattr(manager, name)))
+        group.probe_unhealthy_env_runners = probe_answering
 
     def note(self, index: int, is_silent: bool) -> None:
-        """Take note of an actor that is silent or is heard of again.
+        """Take note of an actor that is silent or is heard of again. From any thread.
 
         One that is heard of again is not called healthy here: RLlib's probe finds it so once it answers Ray's calls, and brings it weights.
         """
         with self._lock:
             (self._silent.add if is_silent else self._silent.discard)(index)
             if is_silent:
-                self._leave_out(index)
+                self._fell_silent.add(index)
+                self._do_without_share(index)
+
+    def _of_heard(self, choose: Any) -> Any:
+        @functools.wraps(choose)
+        def hooked(*arguments: Any, **named: Any) -> Any:
+            self._leave_out()
+            return choose(*arguments, **named)
+
+        return hooked
 
     def _answer_again(self, manager: Any) -> bool:
         """Tell whether RLlib's probe is worth its wait, which holds up learning, also where Ray's own connection needs longer to heal.
@@ -86,6 +108,7 @@ class ActorHealth:
         """
         import ray
 
+        self._leave_out()
         unhealthy = {index for index in manager.actor_ids() if not manager.is_actor_healthy(index)}
         with self._lock:
             asked = unhealthy - self._silent
@@ -95,11 +118,18 @@ class ActorHealth:
             del self._asked[index]
         return bool(answered or manager._restored_actors)
 
-    def _leave_out(self, index: int) -> None:
-        if self._manager is not None and index in self._manager.actor_ids():
-            self._manager.set_actor_state(index, False)
-            if self._shares is not None:
-                self._shares.leave_out(index)
+    def _leave_out(self) -> None:
+        """Take silent actors out of service, also one that RLlib's probe has just brought back. In the main thread."""
+        with self._lock:
+            left_out, self._fell_silent = self._silent | self._fell_silent, set()
+        for index in left_out:
+            if index in self._manager.actor_ids() and self._manager.is_actor_healthy(index):
+                self._manager.set_actor_state(index, False)
+
+    def _do_without_share(self, index: int) -> None:
+        """Let the batch that is collected now do without an actor's share. Under the lock."""
+        if self._shares is not None and index in self._manager.actor_ids():
+            self._shares.leave_out(index)
 
     def _gives_up(self, indices: Sequence[int], calls: list[Any], timeout_s: float | None) -> bool:
         """Wait until all calls are answered, or the time is over, or those that are missing are of silent actors: then say True."""
@@ -110,8 +140,9 @@ class ActorHealth:
         missing = list(calls)
         while missing:
             with self._lock:
-                if all(by_call[call] in self._silent for call in missing):
-                    return True
+                silent = self._silent | self._fell_silent
+            if all(by_call[call] in silent for call in missing):
+                return True
             left_s = _SLICE_S if deadline_s is None else min(_SLICE_S, deadline_s - time.monotonic())
             if left_s <= 0:
                 return True

@@ -21,17 +21,23 @@ _KEPT = 1000
 @dataclass(slots=True)
 class _Arrived:
     received: int = 0
+    handed_off: int = 0
+    """The most that an answer said."""
     undelivered: int = 0
 
 
 class HandOffs:
-    """Compares what arrives with what was handed off. Answers of one process come in the order in which it made them."""
+    """Compares what arrives with what was handed off.
+
+    Where RLlib has several requests under way in one actor (`max_requests_in_flight_per_env_runner` of APPO and IMPALA), a large answer may
+    arrive after a small one that was made later. Until it does, its steps count as undelivered.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing handed off."""
         self._lock = threading.Lock()
         self._processes: dict[str, _Arrived] = {}
-        self._undelivered = self._taken = 0
+        self._undelivered = self._told = 0
 
     @property
     def undelivered(self) -> int:
@@ -39,9 +45,10 @@ class HandOffs:
         return self._undelivered
 
     def take(self) -> int:
-        """Return the steps of which that became known since the last call."""
+        """Return the steps of which that became known since the last call; what arrived after it was told is taken off the next ones."""
         with self._lock:
-            news, self._taken = self._undelivered - self._taken, self._undelivered
+            news = max(self._undelivered - self._told, 0)
+            self._told += news
             return news
 
     def look(self, answers: Iterable[tuple[int, Any]]) -> None:
@@ -58,13 +65,15 @@ class HandOffs:
             while len(self._processes) > _KEPT:
                 del self._processes[next(iter(self._processes))]
             process.received += steps
-            missing = handed_off - process.received - process.undelivered
-            if missing <= 0:
-                return
-            process.undelivered += missing
-            self._undelivered += missing
-        logger.warning(
-            "serving actor %d handed off %d steps that never arrived: it was cut off while they were on their way (steps_undelivered)",
-            index,
-            missing,
-        )
+            process.handed_off = max(process.handed_off, handed_off)
+            more = process.handed_off - process.received - process.undelivered
+            process.undelivered += more
+            self._undelivered += more
+        if more > 0:
+            logger.warning(
+                "serving actor %d handed off %d steps that did not arrive: it was cut off while they were on their way (steps_undelivered)",
+                index,
+                more,
+            )
+        elif more < 0:
+            logger.info("serving actor %d: %d steps that were missed (steps_undelivered) have arrived after later ones", index, -more)

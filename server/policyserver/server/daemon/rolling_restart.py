@@ -1,9 +1,9 @@
 """Replaces the serving actors one after another, without a step lost.
 
 An actor that is to go starts no new episodes, which begin on the others; its open ones have a time to end in. Then it answers nothing more,
-ends what is still open as truncated, and gives all its steps to the learner's next `sample()`. Once these are taken, it ends between two
-such calls, and RLlib starts it again, as after a crash, with the weights that the daemon keeps at hand. The next actor's turn comes when it
-serves.
+ends what is still open as truncated, and gives all its steps to the learner's next `sample()`. Once these are taken, and the daemon has
+said that it knows which episodes ended, it ends between two such calls, and RLlib starts it again, as after a crash, with the weights that
+the daemon keeps at hand. The next actor's turn comes when it serves.
 """
 
 from __future__ import annotations
@@ -211,15 +211,20 @@ class RollingRestart:
             def is_decided() -> bool:
                 nonlocal gone
                 gone = has_gone()
-                return gone or (self._is_paused() and not last.is_empty)
+                return gone or (self._is_paused() and last.needs_learner)
 
             self._until(is_decided, HAND_OFF_S, index)
             if not gone:
-                why = "learning is paused" if self._is_paused() else f"the learner has not taken its steps within {HAND_OFF_S:g} s"
-                lost = f"{why}, so it was ended with {last.steps_waiting} steps that are lost to the learner"
+                lost = f"{self._why_not_gone(last)}, so it was ended with {last.losses}"
+                logger.warning("actor %d: %s", index, lost)
         if died:
             logger.warning("actor %d: died while it was to go; what it had is lost as after any crash", index)
         return _Left(boot_id, died, cut, lost)
+
+    def _why_not_gone(self, last: RetirementState) -> str:
+        if not last.needs_learner:
+            return f"what it says last has not reached the daemon within {HAND_OFF_S:g} s"
+        return "learning is paused" if self._is_paused() else f"the learner has not taken its steps within {HAND_OFF_S:g} s"
 
     def _first_state(self, index: int) -> RetirementState:
         """Ask it for its state, with nothing to do: an order that it gets after the restart was left would stay."""

@@ -18,6 +18,11 @@ class UntoldEpisodes:
         self._first = 0
         """Number of the oldest that is kept."""
 
+    @property
+    def count(self) -> int:
+        """Episodes that ended and of which the daemon has not said that it knows them."""
+        return len(self._untold) + self._ended.waiting
+
     def take(self, known: int | None) -> tuple[int, list[EndedEpisode], int]:
         """Return the number of the first episode, the episodes, and how many are missing among them.
 

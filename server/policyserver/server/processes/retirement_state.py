@@ -28,9 +28,23 @@ class RetirementState(NamedTuple):
     steps_waiting: int
     """Steps that the learner has not taken."""
     episodes_unreported: int
-    """Ended episodes of which the daemon has not been told."""
+    """Ended episodes of which the daemon has not said that it knows them."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be lost with the process."""
-        return not (self.episodes_open or self.steps_waiting or self.episodes_unreported)
+        return not (self.needs_learner or self.episodes_unreported)
+
+    @property
+    def needs_learner(self) -> bool:
+        """Whether it has or will have steps that the learner is to take."""
+        return bool(self.episodes_open or self.steps_waiting)
+
+    @property
+    def losses(self) -> str:
+        """What would be lost with the process, in words."""
+        lost = {
+            "steps that are lost to the learner": self.steps_waiting,
+            "ended episodes that are not recorded": self.episodes_unreported,
+        }
+        return " and ".join(f"{count} {what}" for what, count in lost.items() if count) or "nothing that is lost"

@@ -43,4 +43,5 @@ class Retirement:
     def _state(self) -> RetirementState:
         core, addresses = self._loop.core, tuple(self._loop.addresses)
         counted = core.snapshot()
-        return RetirementState(self._index, self._loop.boot_id, addresses, counted.episodes_open, counted.steps_waiting, core.ended.waiting)
+        untold = self._loop.untold.count  # an answer that tells of them may be lost, so that it is sent again
+        return RetirementState(self._index, self._loop.boot_id, addresses, counted.episodes_open, counted.steps_waiting, untold)

@@ -264,7 +264,7 @@ class ServingLoop:
 
     async def _start(self) -> None:
         self.core = self._make_core()
-        self._untold = UntoldEpisodes(self.core.ended)
+        self.untold = UntoldEpisodes(self.core.ended)
         self._trim()
 
     async def _bind(self, address: str) -> str:
@@ -317,7 +317,7 @@ class ServingLoop:
         return self.call(lambda: self._report(None if told is None else told.get(self.boot_id, 0), explores, process))
 
     def _report(self, told: int | None, explores: bool, process: dict[str, float]) -> ServingReport:
-        statistics, (first, ended, missing) = self.core.statistics, self._untold.take(told)
+        statistics, (first, ended, missing) = self.core.statistics, self.untold.take(told)
         return ServingReport(
             known(self._stats()),
             _columns(ended, explores),
