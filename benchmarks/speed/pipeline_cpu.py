@@ -96,7 +96,7 @@ def bare_river_us() -> float:
 
 
 def pipeline_us(episodes: int, seconds: float) -> tuple[float, float]:
-    """Return the microseconds of CPU of a step of a pipeline that runs for some seconds, longer if it has made none, and its steps a second."""
+    """Return the microseconds of CPU of a step of a pipeline that runs for some seconds until it has made one, and its steps a second."""
     config = PipelineConfig(seed=1, worker_number=0, episodes=PlayedEpisodesConfig(concurrent=episodes))
     pipeline = Pipeline(config, RandomActions(), MultiSink([ForgetfulSink()]))
     began_s = time.process_time()
