@@ -20,6 +20,7 @@ from tests.cluster.hosts import NETWORK, Host, HostProcess
 
 PORT = 6379
 _PLAYER = Path(__file__).with_name("player.py")
+_PROGRAM = str(Path(sys.executable).with_name("policy-server"))
 SETTINGS = """
 [listen]
 address = "node:9900"
@@ -203,8 +204,17 @@ def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon)
     return time.monotonic() - began_s
 
 
+def ctl(host: Host, *arguments: str, timeout_s: float = 120.0) -> dict[str, Any]:
+    """Ask the daemon of the run folder on a host by `policy-server ctl`; AssertionError, with what was said, if it refuses."""
+    return dict(json.loads(host.run(_PROGRAM, "ctl", *arguments, "--run_folder", RUN, "--json", timeout_s=timeout_s)))
+
+
+def status(host: Host) -> dict[str, Any]:
+    """Return what `ctl status` says there."""
+    return ctl(host, "status")
+
+
 def serve_command(host: Host, settings: str, *options: str, run_folder: str = RUN) -> list[str]:
     """Write the settings and return the command that serves by them."""
     host.write("/tmp/server.toml", settings.encode())
-    program = str(Path(sys.executable).with_name("policy-server"))
-    return [program, "serve", "--config", "/tmp/server.toml", "--run_folder", run_folder, "--ray.address", HEAD, *options]
+    return [_PROGRAM, "serve", "--config", "/tmp/server.toml", "--run_folder", run_folder, "--ray.address", HEAD, *options]

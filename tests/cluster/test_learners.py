@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, ctl, until
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 from tests.integration.spoiled_learning import FILE
@@ -37,11 +35,6 @@ ACTOR, LEARNER = "ray::ExternalEnvRunner", "ray::_WrappedExecutable"
 def settings(count: int, more: str = "", name: str = "") -> str:
     placed = ONE_ACTOR.replace("[ray]", f"[ray]\n{ON_A_NODE}")
     return (f'algorithm.name = "{name}"\n' if name else "") + placed + LEARNERS.format(count=count, more=more)
-
-
-def ctl(host: Host, *arguments: str) -> dict[str, Any]:
-    program = str(Path(sys.executable).with_name("policy-server"))
-    return dict(json.loads(host.run(program, "ctl", *arguments, "--run_folder", RUN, "--json")))
 
 
 def learns_on(player: Player, versions: int, daemon: ClusterDaemon) -> None:

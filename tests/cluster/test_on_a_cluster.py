@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import ACTOR, RUN, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, Cluster, ClusterDaemon, Player, status, until
 from tests.cluster.cluster import SETTINGS as TWO_ACTORS
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
@@ -39,10 +36,8 @@ def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
     until(lambda: player.newest()["version"] >= 3, 120.0, daemon)
     assert {runner.partition(":")[0] for runner in player.newest()["runners"]} == {host.address for host in others}
 
-    ctl = str(Path(sys.executable).with_name("policy-server"))
-
     def counted() -> bool:
-        actors = json.loads(first.run(ctl, "ctl", "status", "--run_folder", RUN, "--json"))["actors"]
+        actors = status(first)["actors"]
         return [actor["clients_connected"] for actor in actors] == [1, 1] and all(actor["actions"] > 500 for actor in actors)
 
     until(counted, 20.0, daemon)  # what comes over the link, once a second

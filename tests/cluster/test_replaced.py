@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, status, until
 from tests.cluster.hosts import Host
-from tests.cluster.test_partition import LedgerPlayer, status
+from tests.cluster.ledgers import LedgerPlayer
 from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import RUN, SETTINGS, Cluster, ClusterDaemon, Player, until
+from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, ctl, until
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
@@ -18,8 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest
 
 
 def scale(host: Host, actors: int) -> dict[str, Any]:
-    ctl = str(Path(sys.executable).with_name("policy-server"))
-    return dict(json.loads(host.run(ctl, "ctl", "scale", str(actors), "--run_folder", RUN, "--json")))
+    return ctl(host, "scale", str(actors))
 
 
 def test_an_actor_comes_on_another_node_and_goes(three_hosts: Sequence[Host]) -> None:
