@@ -23,9 +23,7 @@ def test_a_batch_is_filled_by_an_actor_that_comes_back_while_it_is_collected() -
     with live_algorithm("PPO", num_env_runners=2) as (algorithm, _):
         ReturnedActors(algorithm)
         group = algorithm.env_runner_group
-        addresses = [
-            address for each in group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=False) for address in each
-        ]
+        (second,) = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=False)[1]
         (process,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False, remote_worker_ids=[2])
         with Crowd(second):  # nobody plays at the first one, so no batch is full without the second
             os.kill(process, signal.SIGSTOP)

@@ -1,8 +1,8 @@
 """Takes serving actors that are back into the batch that is being collected.
 
 RLlib looks for them before it collects a batch, and PPO collects one by many calls of `sample()`. A client that plays episodes on several
-actors waits for the one that is back, because that one waits for the learner. So the others get no steps, and the batch would not be full for
-as long as clients wait for the learner (`hand_off.room_wait_s`).
+actors waits for the one that is back, because that one waits for the learner. So the others get no steps, and the batch would not be full
+for as long as clients wait for the learner (`hand_off.room_wait_s`).
 """
 
 from __future__ import annotations
