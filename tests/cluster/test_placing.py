@@ -61,7 +61,7 @@ def test_by_labels_spread_and_packed_with_code_of_ones_own(four_hosts: Sequence[
         assert all(each["file"].startswith("/tmp/ray/") for each in seen), "where Ray has brought it"
     player = Player(first, daemon.addresses()[0], 24)
     until(lambda: player.newest()["version"] >= 2 and len(player.newest()["runners"]) == 2, 120.0, daemon)
-    with pytest.raises(AssertionError, match="room for 1 more serving actors .* the labels {'zone': 'a'}, found room for 0 on 1 nodes"):
+    with pytest.raises(AssertionError, match=r"room for 1 more serving actors .* the labels \{'zone': 'a'\}, found room for 0 on 1 nodes"):
         ctl(first, "scale", "3")
     player.stop()
     end(daemon)

@@ -36,7 +36,7 @@ def test_what_is_no_selector_is_refused(selector: dict[str, Any], is_one: bool) 
     if is_one:
         check_selector("serving_labels", selector)
         return
-    with pytest.raises(ValueError, match="serving_labels.*: expected .* received"):
+    with pytest.raises(ValueError, match=r"serving_labels.*: expected .* received"):
         check_selector("serving_labels", selector)
 
 
@@ -69,9 +69,7 @@ def test_learners_in_the_daemon_have_no_node_to_choose() -> None:
 
 
 @pytest.mark.long  # Ray is imported
-@pytest.mark.parametrize(("selector", "is_one"), SELECTORS)
-def test_ray_takes_what_is_not_refused(selector: dict[str, Any], is_one: bool) -> None:
+def test_ray_takes_what_is_not_refused() -> None:
     from ray._private.label_utils import validate_label_selector
 
-    if is_one:
-        assert validate_label_selector(selector) is None
+    assert [validate_label_selector(selector) for selector, is_one in SELECTORS if is_one] == [None] * 4
