@@ -19,7 +19,7 @@ def block_with(*texts: str) -> Block:
 
 def option_of_ray_start(*texts: str) -> str:
     """Return the option of `ray start` with these texts that a sentence of the guide names, as the shell passes it on."""
-    named: list[str] = re.findall(r"`(--\S+=.+?)`", GUIDE.read_text(encoding="utf-8"))
+    named: list[str] = re.findall(r"`(?:ray start )?(--\S+=.+?)`", GUIDE.read_text(encoding="utf-8"))
     return next(option for option in named if all(text in option for text in texts)).replace("'", "")
 
 
