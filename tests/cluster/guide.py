@@ -25,7 +25,8 @@ def option_of_ray_start(*texts: str) -> str:
 
 def merged(settings: str, part: str) -> str:
     """Return settings with a part that a block shows: what its tables say comes first in tables of the same name."""
-    for table, lines in re.findall(r"^\[([\w.]+)\]\n([^\[]*(?:\n[^\[]+)*)", part, re.MULTILINE):
+    _, *parts = re.split(r"^\[([\w.]+)\]\n", part, flags=re.MULTILINE)
+    for table, lines in zip(parts[::2], parts[1::2], strict=True):
         header = f"[{table}]\n"
         settings = settings.replace(header, header + lines) if header in settings else settings + header + lines
     return settings

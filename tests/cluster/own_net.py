@@ -10,7 +10,7 @@ import ray
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
 
-class OwnNet(DefaultPPOTorchRLModule):
+class OwnNet(DefaultPPOTorchRLModule):  # type: ignore[misc]
     """RLlib's own net, made at home."""
 
     def setup(self) -> None:

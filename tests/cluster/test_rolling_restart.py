@@ -42,8 +42,7 @@ def test_no_step_is_lost_or_counted_twice(three_hosts: Sequence[Host], tmp_path:
     assert not set(after) & set(before)
     until(lambda: boot_ids() == after, 60.0, daemon)
     assert [len(host.processes(ACTOR)) for host in three_hosts] == [0, 1, 1]
-    for address in addresses:  # both are used again, at the addresses of before
-        until(lambda address=address: of(players[0], address, "episodes_started") > 0, 60.0, daemon)
+    until(lambda: all(of(players[0], address, "episodes_started") > 0 for address in addresses), 60.0, daemon)  # at those of before
     version = players[0].newest()["version"]
     until(lambda: min(player.newest()["version"] for player in players) >= version + 2, 120.0, daemon)
 
