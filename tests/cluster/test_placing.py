@@ -16,7 +16,7 @@ from tests.cluster.test_joining import refused
 from tests.cluster.test_learners import LEARNER
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
 OWN = "/tmp/trading"
 """In the place of a folder that all test hosts share."""
@@ -66,7 +66,8 @@ def test_by_labels_spread_and_packed_with_code_of_ones_own(four_hosts: Sequence[
     player.stop()
     end(daemon)
 
-    packed = ClusterDaemon(cluster, SETTINGS + CARTPOLE, "--ray.placement", "pack", "--ray.serving_labels", '{zone = "in(b, c)"}')
+    several = ("--ray.placement", "pack", "--ray.serving_labels", '{zone = "in(b, c)"}')
+    packed = ClusterDaemon(cluster, SETTINGS + CARTPOLE, *several, run_folder="/tmp/packed")
     packed.wait_for("ready after")
     assert actors_on(others) in ([0, 2, 0], [0, 0, 2]), "both on one node"
     assert sorted(address.partition(":")[2] for address in packed.addresses()) == ["9900", "9901"]
