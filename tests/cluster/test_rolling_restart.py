@@ -44,7 +44,7 @@ def test_no_step_is_lost_or_counted_twice(three_hosts: Sequence[Host], tmp_path:
     assert [len(host.processes(ACTOR)) for host in three_hosts] == [0, 1, 1]
     until(lambda: all(of(players[0], address, "episodes_started") > 0 for address in addresses), 60.0, daemon)  # at those of before
     version = players[0].newest()["version"]
-    until(lambda: min(player.newest()["version"] for player in players) >= version + 2, 120.0, daemon)
+    until(lambda: min(player.newest()["version"] for player in players) >= version + 2, 60.0, daemon)
 
     ledgers = [player.end() for player in players[1:]]
 
