@@ -16,10 +16,12 @@ from typing import Any
 
 import psutil
 
+from tests.cluster.guide import option_of_ray_start
 from tests.cluster.hosts import NETWORK, Host, HostProcess
 
 PORT = 6379
 _PLAYER = Path(__file__).with_name("player.py")
+_PROGRAM = str(Path(sys.executable).with_name("policy-server"))
 SETTINGS = """
 [listen]
 address = "node:9900"
@@ -59,6 +61,7 @@ class Cluster:
         actors_on_each: int = 1,
         serving: Sequence[Host] | None = None,
         learners: Sequence[Host] = (),
+        options: Mapping[str, Sequence[str]] | None = None,
         authentication: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
         of_head: Mapping[str, str] | None = None,
@@ -70,6 +73,7 @@ class Cluster:
             actors_on_each: Serving actors for which a node has room.
             serving: The hosts that serve; all but the first and the learners else.
             learners: The hosts that learn.
+            options: Further options of `ray start`, by the name of the host.
             authentication: Variables by which Ray's processes and the daemon know each other; a new token else.
             variables: Further variables of all of them.
             of_head: Further variables of the head's.
@@ -78,6 +82,7 @@ class Cluster:
         self.environment = {**OF_RAY_START, **(authentication or with_token()), **(variables or {})}
         self._of_head = dict(of_head or {})
         self._learners = learners
+        self._options = options or {}
         self._serving = [host for host in hosts[1:] if host not in learners] if serving is None else serving
         self._rooms = f'--resources={{"serving": {actors_on_each}}}'
         write_secrets(hosts, CERTIFICATE, KEY, TOKEN)
@@ -91,9 +96,9 @@ class Cluster:
 
     def join(self, host: Host, *, without: Sequence[str] = ()) -> None:
         """Start another node, without some of the variables that it is to have."""
-        rooms = [self._rooms] if host in self._serving else ['--resources={"learner": 1}'] if host in self._learners else []
+        rooms = [self._rooms] if host in self._serving else [option_of_ray_start("learner")] if host in self._learners else []
         env = {name: value for name, value in self.environment.items() if name not in without}
-        host.start_ray(f"--address={HEAD}", "--num-cpus=2", *rooms, env=env)
+        host.start_ray(f"--address={HEAD}", "--num-cpus=2", *rooms, *self._options.get(host.name, ()), env=env)
 
     def set_up_again(self, host: Host) -> None:
         """Switch a host on that was switched off, and bring it the certificate, the key and the token of the others."""
@@ -204,13 +209,13 @@ def until(condition: Callable[[], Any], timeout_s: float, daemon: ClusterDaemon)
     return time.monotonic() - began_s
 
 
-def ctl(host: Host, *arguments: str) -> dict[str, Any]:
-    """Run `policy-server ctl` on the daemon's host, and return what it answers."""
-    return dict(json.loads(host.run(_PROGRAM, "ctl", *arguments, "--run_folder", RUN, "--json")))
+def ctl(host: Host, *arguments: str, timeout_s: float = 120.0) -> dict[str, Any]:
+    """Ask the daemon of the run folder on a host by `policy-server ctl`; AssertionError, with what was said, if it refuses."""
+    return dict(json.loads(host.run(_PROGRAM, "ctl", *arguments, "--run_folder", RUN, "--json", timeout_s=timeout_s)))
 
 
 def status(host: Host) -> dict[str, Any]:
-    """Ask the daemon how it is; the same as `ctl(host, "status")`."""
+    """Return what `ctl status` says there."""
     return ctl(host, "status")
 
 

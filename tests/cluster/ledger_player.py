@@ -1,4 +1,4 @@
-"""Plays episodes and keeps a ledger of their steps: python ledger_player.py ADDRESS EPISODES OUTPUT STEPS_A_SECOND [alone].
+"""Plays episodes and keeps a ledger of their steps: python ledger_player.py ADDRESS EPISODES OUTPUT STEPS_A_SECOND TIMEOUT_S [alone].
 
 A step is complete once the row after its action is answered. A row that got no answer before its episode was lost may have been applied:
 it is in doubt. Ten times a second OUTPUT gets one JSON object more, on a line of its own. At SIGTERM all episodes are ended; the last line
@@ -29,13 +29,14 @@ _EACH_S = 0.1
 class Ledger:
     """Counts what one client was answered."""
 
-    def __init__(self, client: PolicyClient, count: int) -> None:
+    def __init__(self, client: PolicyClient, count: int, timeout_s: float) -> None:
         self._client = client
+        self._timeout_s = timeout_s
         self._random = np.random.default_rng(count)
         shape = client.connect().observation_space.shape
         assert shape is not None
         self._shape = shape
-        self.completed = self.in_doubt = self.stale = self.started = 0
+        self.completed = self.in_doubt = self.stale = self.started = self.ended = 0
         self.stale_runners: set[str] = set()
         self.errors: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -65,6 +66,7 @@ class Ledger:
             failed = dict(error.errors)
         self._lose(ended, failed)
         self.completed += len(ended) - len(failed)
+        self.ended += len(ended) - len(failed)
         for episode in episodes:
             self._open.pop(episode, None)
 
@@ -76,19 +78,20 @@ class Ledger:
         """Say how it is, and how the serving actors are."""
         stats = {}
         with suppress(PolicyServerError):
-            stats = {runner: known(each) for runner, each in self._client.stats_by_endpoint().items()}
-            trained = [each.training.steps_total for each in self._client.stats_by_endpoint().values() if each.training]
+            answers = self._client.stats_by_endpoint()
+            stats = {runner: known(each) for runner, each in answers.items()}
+            trained = [each.training.steps_total for each in answers.values() if each.training]
             stats["trained"] = {"steps": max(trained, default=0)}
         return {
             "completed": self.completed, "in_doubt": self.in_doubt, "stale": self.stale, "stale_now": list(self._client.stale_runners),
-            "started": self.started, "errors": self.errors, "refusals": self.refusals, "longest_s": self.longest_s, "stats": stats,
-            "version": self._client.weights_seq_no, "lost": self._client.counters().episodes_lost,
+            "started": self.started, "ended": self.ended, "errors": self.errors, "refusals": self.refusals, "longest_s": self.longest_s,
+            "stats": stats, "version": self._client.weights_seq_no, "lost": self._client.counters().episodes_lost,
         }  # fmt: skip
 
     def _ask(self, episodes: list[str]) -> None:
         failed: dict[int, PolicyServerError] = {}
         try:
-            self._client.get_actions(episodes, self._observations(len(episodes)), timeout_s=5.0)
+            self._client.get_actions(episodes, self._observations(len(episodes)), timeout_s=self._timeout_s)
         except BatchError as error:
             failed = dict(error.errors)
         self._lose(episodes, failed)
@@ -117,7 +120,7 @@ class Ledger:
         return self._random.standard_normal((count, *self._shape)).astype(np.float32)
 
 
-def main(address: str, count: int, output: str, steps_s: float, spreads: bool) -> None:
+def main(address: str, count: int, output: str, steps_s: float, timeout_s: float, spreads: bool) -> None:
     config = ClientConfig(
         tls_ca_file=TLS / "certificate",
         token_file=TLS / "token",
@@ -129,7 +132,7 @@ def main(address: str, count: int, output: str, steps_s: float, spreads: bool) -
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     with PolicyClient(address, config=config) as client, Path(output).open("w", encoding="utf-8") as out:
-        ledger, said_s = Ledger(client, count), 0.0
+        ledger, said_s = Ledger(client, count, timeout_s), 0.0
         while not stopped:
             begun_s = time.monotonic()
             ledger.play()
@@ -143,4 +146,4 @@ def main(address: str, count: int, output: str, steps_s: float, spreads: bool) -
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5:] != ["alone"])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5]), sys.argv[6:] != ["alone"])

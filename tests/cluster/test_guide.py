@@ -13,28 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import CERTIFICATE, KEY, TOKEN, ClusterDaemon, Player, until, write_secrets
+from tests.cluster.guide import FOLDER, block_with
 from tests.cluster.hosts import SHARED, Host
-from tests.documents import Block, blocks, commands
+from tests.documents import commands
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
-
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "cluster.md"
-FOLDER = "/run/policy-server"
-
 
 HEAD_BLOCK, NODE_BLOCK = "ray start --head", "ray start --address"
 """Texts of the blocks that start a head and a node: of each there is one for the first time, and one for when the head was lost."""
 
 
-def block_with(*texts: str) -> Block:
-    """Return the guide's first block with these texts."""
-    return next(block for block in blocks(GUIDE) if all(text in block.text for text in texts))
-
-
-def test_the_guide_serves_on_two_nodes_and_again_after_the_head_was_lost(three_hosts: Sequence[Host]) -> None:
-    first, *others = three_hosts
+def test_the_guide_serves_on_two_nodes_again_after_the_head_was_lost_and_on_a_third(four_hosts: Sequence[Host]) -> None:
+    first, *others, added = four_hosts
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    write_secrets(three_hosts, f"{FOLDER}/server.crt", f"{FOLDER}/server.key", f"{FOLDER}/token")
+    write_secrets(four_hosts, f"{FOLDER}/server.crt", f"{FOLDER}/server.key", f"{FOLDER}/token")
     exports = commands(block_with("RAY_AUTH_TOKEN_PATH").text)
     (serve,) = commands(block_with("policy-server serve").text)
     kept = {file: first.path(f"{FOLDER}/{file}").read_bytes() for file in ("server.crt", "server.key", "token")} | {"ray-token": b"5" * 64}
@@ -59,7 +51,7 @@ def test_the_guide_serves_on_two_nodes_and_again_after_the_head_was_lost(three_h
         assert not re.search("WARNING|ERROR", daemon.text()), daemon.text()
         return daemon
 
-    for host in three_hosts:
+    for host in four_hosts:
         bring_files(host)
     start_nodes()
     first.write(f"{SHARED}/server.toml", block_with("[ray]").text.encode())  # on what stays when the machine is switched off
@@ -82,3 +74,8 @@ def test_the_guide_serves_on_two_nodes_and_again_after_the_head_was_lost(three_h
     steps = player.newest()["steps"]
     until(lambda: player.newest()["steps"] > steps + 500 and player.newest()["version"] > version, 120.0, daemon)
     assert player.newest()["runners"] == sorted(addresses)
+
+    node, scaling = (block_with(text) for text in ("--node-ip-address=10.77.0.4", "ctl scale"))
+    added.run("bash", "-ec", "\n".join([*exports, *commands(node.text)]), env=path)
+    first.run("bash", "-ec", "\n".join([f"cd {SHARED}", *commands(scaling.text)]), env=path)
+    until(lambda: player.newest()["runners"] == sorted([*addresses, f"{added.address}:9900"]), 60.0, daemon)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, ctl, until
+from tests.cluster.guide import block_with, merged
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 from tests.integration.spoiled_learning import FILE
@@ -18,14 +19,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest
 
 ROOT = Path(__file__).parents[2]
 ONE_ACTOR = SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1") + CARTPOLE
-LEARNERS = """
-[checkpoints]
-every_iterations = 0
-[algorithm.learners]
-num_learners = {count}
-{more}
-"""
-ON_A_NODE = "learner_resources = {learner = 1}"
 SPOILED = 'learner_class = "python:tests.integration.spoiled_learning.SpoiledLearner"'
 SPOILING = "/tmp/spoiling"
 ACTOR, LEARNER = "ray::ExternalEnvRunner", "ray::_WrappedExecutable"
@@ -33,8 +26,10 @@ ACTOR, LEARNER = "ray::ExternalEnvRunner", "ray::_WrappedExecutable"
 
 
 def settings(count: int, more: str = "", name: str = "") -> str:
-    placed = ONE_ACTOR.replace("[ray]", f"[ray]\n{ON_A_NODE}")
-    return (f'algorithm.name = "{name}"\n' if name else "") + placed + LEARNERS.format(count=count, more=more)
+    """Return those of the guide, with so many learners and further keys of theirs."""
+    placed = merged(ONE_ACTOR + "[checkpoints]\nevery_iterations = 0\n", block_with("learner_resources").text)
+    assert placed.count("num_learners = 1\n") == 1
+    return (f'algorithm.name = "{name}"\n' if name else "") + placed.replace("num_learners = 1\n", f"num_learners = {count}\n{more}\n")
 
 
 def learns_on(player: Player, versions: int, daemon: ClusterDaemon) -> None:

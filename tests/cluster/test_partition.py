@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, status, until
-from tests.cluster.hosts import Host, HostProcess
+from tests.cluster.hosts import Host
+from tests.cluster.ledgers import LedgerPlayer, of
 from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
 
 GRACE_S, SILENT_S = 8.0, 5.0
-_PLAYER = Path(__file__).with_name("ledger_player.py")
 _HEALTH = """
 import sys, grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,39 +26,6 @@ with grpc.secure_channel(sys.argv[1], credentials, [("grpc.enable_http_proxy", 0
     answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10.0)
 print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 """
-
-
-class LedgerPlayer:
-    """Episodes that are played on a host, with a ledger."""
-
-    def __init__(self, host: Host, address: str, count: int, steps_s: float, *, spread: bool = True) -> None:
-        """Begin; the count names the player, too."""
-        self._output = host.path(f"/tmp/ledger-{count}")
-        arguments = [address, str(count), f"/tmp/ledger-{count}", str(steps_s), *([] if spread else ["alone"])]
-        self._process: HostProcess = host.start(sys.executable, str(_PLAYER), *arguments)
-
-    def newest(self) -> dict[str, Any]:
-        """Return what it wrote last; zeros at first."""
-        assert self._process.poll() is None
-        return self._last() or dict.fromkeys(("completed", "in_doubt", "stale", "started", "version"), 0) | {"stale_now": [], "stats": {}}
-
-    def end(self) -> dict[str, Any]:
-        """Have it end its episodes, and return its last line."""
-        self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(60.0) == 0
-        last = self._last()
-        assert last is not None
-        assert last["over"]
-        return last
-
-    def _last(self) -> dict[str, Any] | None:
-        lines = self._output.read_text().splitlines() if self._output.exists() else []
-        while lines:
-            try:
-                return dict(json.loads(lines.pop()))
-            except ValueError:  # it is being written
-                continue
-        return None
 
 
 def health(host: Host, address: str) -> str:
@@ -141,11 +105,6 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     assert [counted(each) for each in actors] == [each["steps_completed"] for each in actors]
     assert stats[there]["steps_cut_off"] > 0
     assert stats[where[stays.address]]["steps_cut_off"] == 0
-
-
-def of(player: LedgerPlayer, address: str, name: str) -> int:
-    """Return a counter of an actor, as a player knows it; 0 where it does not."""
-    return int(player.newest()["stats"].get(address, {}).get(name, 0))
 
 
 def daemon_index(daemon: ClusterDaemon, address: str) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.cluster.cluster import HEAD, SETTINGS, Cluster, ClusterDaemon, Player, serve_command, until, with_token
+from tests.cluster.guide import FOLDER, block_with
 from tests.cluster.hosts import Host
-from tests.cluster.test_guide import FOLDER, block_with
 from tests.conftest import CARTPOLE
 from tests.documents import commands
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests.cluster.cluster import ACTOR, SETTINGS, Cluster, ClusterDaemon, Player, until, waits_until_ended
+from tests.cluster.guide import FOLDER, block_with
 from tests.cluster.hosts import Host
-from tests.cluster.test_guide import FOLDER, block_with
 from tests.conftest import CARTPOLE
 from tests.documents import commands
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.cluster import ACTOR, GIVES_UP_SOON, SETTINGS, Cluster, ClusterDaemon, Player, status, until
 from tests.cluster.hosts import Host
-from tests.cluster.test_partition import LedgerPlayer
+from tests.cluster.ledgers import LedgerPlayer
 from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]

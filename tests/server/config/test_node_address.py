@@ -63,6 +63,8 @@ def test_clients_are_told_the_address_of_the_template() -> None:
         ({"ray.address": "ray://head:10001"}, "expected HOST:PORT of a Ray cluster's head"),
         ({"ray.address": "head:99999"}, "expected HOST:PORT of a Ray cluster's head"),
         ({"ray.serving_resources": {"serving": 1}}, "expected ray.address with it"),
+        ({"ray.serving_labels": {"zone": "a"}}, "expected ray.address with it"),
+        ({"ray.address": "auto", "ray.learner_labels": {"zone": "in()"}}, r"learner_labels\.zone: expected 'VALUE'"),
         ({"ray.insecure": True}, "expected ray.address with it"),
         ({"ray.address": "auto", "ray.serving_resources": {"serving": 0}}, "expected a number above 0"),
         ({"ray.address": "auto", "ray.serving_resources": {"CPU": 1}}, "algorithm.env_runners"),

@@ -1,4 +1,4 @@
-"""What Ray and RLlib say of an actor that is ended on purpose is held back; what they say of any other death stays."""
+"""What Ray, RLlib and the link say of an actor that is ended on purpose is held back; what they say of any other death stays."""
 
 from __future__ import annotations
 
@@ -56,12 +56,14 @@ def deaths(group: Group) -> Iterator[PlannedDeaths]:
 
 
 def say(manager_says_of: str, number: int) -> None:
-    """Say of an actor's death what RLlib says of each."""
+    """Say of an actor's death what is said of each."""
     manager, sampling = logging.getLogger("ray.rllib.utils.actor_manager"), logging.getLogger("ray.rllib.execution.rollout_ops")
     manager.error(f"Ray error ({unavailable(manager_says_of)}), taking actor {number} out of service.")
     manager.exception(RuntimeError(unavailable(manager_says_of)))
     sampling.warning("No samples returned from remote workers. If you have a slow environment or model, consider ...")
     manager.warning(f"Bringing previously unhealthy, now-healthy actor {number} back into service.")
+    link = logging.getLogger("policyserver.server.processes.remote_link")
+    link.warning(f"the link to serving actor {number} on host2 ended: it is left out until it is heard of")
 
 
 def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeaths, group: Group, caplog: pytest.LogCaptureFixture) -> None:
@@ -74,7 +76,7 @@ def test_a_planned_death_is_not_in_the_log_and_any_other_is(deaths: PlannedDeath
     assert getattr(group, PLANNED_ENDS) == set()
     say(OURS, 1)
     _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])
-    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING", "WARNING", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING", "WARNING", "WARNING", "WARNING"]
     assert "serving actors [1, 2] were restarted" in caplog.text
 
 
@@ -86,24 +88,25 @@ def test_while_one_is_expected_the_death_of_another_and_a_failed_start_are_told(
     logging.getLogger("ray.rllib.utils.actor_manager").error("The actor died because of an error raised in its creation task, %s", OURS)
     _open_recreated(env_runner_group=group, env_runner_indices=[1, 2])
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [OTHER in text for text in told] == [True, True, False, False, False]
+    assert [OTHER in text for text in told] == [True, True, False, False, False, False]
     assert "actor 2 back into service" in told[2]
-    assert "creation task" in told[3]
-    assert told[4].startswith("serving actors [2] were restarted")
+    assert "link to serving actor 2" in told[3]
+    assert "creation task" in told[4]
+    assert told[5].startswith("serving actors [2] were restarted")
 
 
 def test_what_the_replacement_was_given_up_for_is_told(deaths: PlannedDeaths, caplog: pytest.LogCaptureFixture) -> None:
     deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     deaths.given_up(1)
     say(OURS, 1)
-    assert len(caplog.records) == 4
+    assert len(caplog.records) == 5
 
 
 def test_at_debug_they_are_in_the_log(deaths: PlannedDeaths, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     deaths.expect(1, OURS, ActorProcess("127.0.0.1", 40813, 14719))
     say(OURS, 1)
-    assert [record.levelname for record in caplog.records] == ["DEBUG"] * 4
+    assert [record.levelname for record in caplog.records] == ["DEBUG"] * 5
 
 
 def test_what_ray_prints_of_the_process_is_held_back(group: Group, capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,13 +209,12 @@ def _place(built: AlgorithmConfig, config: ServerConfig) -> None:
     """Have the actors take the resources that `[ray]` names."""
     if config.ray.serving_resources:
         built.env_runners(custom_resources_per_env_runner=dict(config.ray.serving_resources))
-    if config.ray.learner_resources:
-        if not config.algorithm.methods.get("learners", {}).get("num_learners"):
+    for name in ("learner_resources", "learner_labels"):
+        if getattr(config.ray, name) and not config.algorithm.methods.get("learners", {}).get("num_learners"):
             raise SettingsError(
-                "ray.learner_resources",
-                "",
-                "expected algorithm.learners.num_learners of at least 1 with it, for the daemon itself learns else",
+                f"ray.{name}", "", "expected algorithm.learners.num_learners of at least 1 with it, for the daemon itself learns else"
             )
+    if config.ray.learner_resources:
         built.learners(custom_resources_per_learner=dict(config.ray.learner_resources))
 
 

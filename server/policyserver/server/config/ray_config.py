@@ -9,12 +9,23 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from policyserver.common.settings import Config
+from policyserver.server.config.node_labels import check_selector
 
 FROM_ENVIRONMENT = "env"
 _ANY_NODE = "auto"
 _LAST_PORT = 65_535
 _MOST_RUNTIME_ENV_BYTES = 64 * 2**10
 _RUNTIME_ENV = ("env_vars", "working_dir", "py_modules", "excludes", "pip", "uv", "conda", "config")
+_ABOUT_A_CLUSTER = (
+    "namespace",
+    "serving_resources",
+    "learner_resources",
+    "serving_labels",
+    "learner_labels",
+    "runtime_env",
+    "insecure",
+    "send_secrets",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,11 @@ class RayConfig(Config):
     `--resources='{"serving": 1}'`."""
     learner_resources: dict[str, float] = field(default_factory=dict)
     """Likewise for each learner, with `algorithm.learners.num_learners` of 1 or more."""
+    serving_labels: dict[str, str] = field(default_factory=dict)
+    """Labels of the nodes on which serving actors run, such as `{zone = "a"}` for those that were started with `--labels="zone=a"`. A value
+    may also be "!a" (any other, or without the label), "in(a, b)" or "!in(a, b)", as in Ray's label selectors."""
+    learner_labels: dict[str, str] = field(default_factory=dict)
+    """Likewise for the learners, with `algorithm.learners.num_learners` of 1 or more."""
     placement: Literal["spread", "pack"] = "spread"
     """How serving actors are put on nodes: each on another one if possible, or as Ray does by default, on few while these are less than
     half in use."""
@@ -64,12 +80,14 @@ class RayConfig(Config):
                         f"{name}.{resource}: expected a resource of another name; CPUs and GPUs are arguments of algorithm.env_runners and "
                         "algorithm.learners"
                     )
+        for name in ("serving_labels", "learner_labels"):
+            check_selector(name, getattr(self, name))
         if unknown := sorted(self.runtime_env.keys() - set(_RUNTIME_ENV)):
             raise ValueError(f"runtime_env.{unknown[0]}: expected one of {', '.join(_RUNTIME_ENV)}, received {unknown[0]!r}")
         if (size := len(json.dumps(self.runtime_env, default=str))) > _MOST_RUNTIME_ENV_BYTES:
             raise ValueError(f"runtime_env: expected at most {_MOST_RUNTIME_ENV_BYTES} bytes as JSON, received {size}")
         if not self.address:
-            for name in ("namespace", "serving_resources", "learner_resources", "runtime_env", "insecure", "send_secrets"):
+            for name in _ABOUT_A_CLUSTER:
                 if getattr(self, name):
                     raise ValueError(f"{name}: expected ray.address with it, for it is about a cluster; received none")
         if self.insecure and self.send_secrets:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import RayConfig
+from policyserver.server.daemon.ray_join import alive_nodes
 from policyserver.server.daemon.scale_errors import NoRoomError, ScaleError
 
 if TYPE_CHECKING:
@@ -22,18 +23,19 @@ def check_room(config: RayConfig, rllib_config: AlgorithmConfig, more: int) -> N
     """
     from ray._private.state import available_resources_per_node
 
-    from policyserver.server.daemon.ray_nodes import check_nodes
+    from policyserver.server.daemon.ray_nodes import check_nodes, serving_place
 
-    wanted = {"CPU": float(rllib_config.num_cpus_per_env_runner), **config.serving_resources}
-    free = available_resources_per_node()
-    there = sum(room_on(resources, wanted, more) for resources in free.values())
+    place = serving_place(config, rllib_config)
+    labelled = {node["NodeID"] for node in alive_nodes() if place.has_labels(node)}
+    free = {node: resources for node, resources in available_resources_per_node().items() if node in labelled}
+    there = sum(room_on(resources, place.resources, more) for resources in free.values())
     if there < more:
         raise NoRoomError(
-            f"expected room for {more} more serving actors that take {wanted} each, found room for {there} on {len(free)} nodes; start "
-            "another node, or ask for fewer"
+            f"expected room for {more} more serving actors {place}, found room for {there} on {len(free)} nodes; start another node, or "
+            "ask for fewer"
         )
     try:
-        check_nodes(wanted, int(rllib_config.num_env_runners) + more)
+        check_nodes(place, int(rllib_config.num_env_runners) + more)
     except SettingsError as error:
         raise ScaleError(str(error)) from error
 

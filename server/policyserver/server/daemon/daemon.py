@@ -32,6 +32,7 @@ from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.learner_network import reaching_each_other
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
+from policyserver.server.daemon.placement import placing
 from policyserver.server.daemon.preflight import (
     check,
     check_loopback,
@@ -42,9 +43,9 @@ from policyserver.server.daemon.preflight import (
     prepare_store,
     tell_of_open_folder,
 )
-from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here, spreading_actors
+from policyserver.server.daemon.ray_join import JoinedRay, keep_state_server_here
 from policyserver.server.daemon.ray_start import RayProcess, keep_results_in
-from policyserver.server.daemon.remote_learners import keep_in_service, learner_resources, share_the_machine
+from policyserver.server.daemon.remote_learners import keep_in_service, share_the_machine
 from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
@@ -264,11 +265,11 @@ class Daemon:
         if config.ray.joins:
             actors.let_actors_in(ending)
             from policyserver.server.daemon.predecessor import take_over
-            from policyserver.server.daemon.ray_nodes import check_nodes
+            from policyserver.server.daemon.ray_nodes import check_nodes, learner_place, serving_place
 
             take_over(config.run_folder)
-            check_nodes({"CPU": rllib_config.num_cpus_per_env_runner, **config.ray.serving_resources}, rllib_config.num_env_runners)
-            check_nodes(learner_resources(rllib_config), rllib_config.num_learners, serves=False)
+            check_nodes(serving_place(config.ray, rllib_config), rllib_config.num_env_runners)
+            check_nodes(learner_place(config.ray, rllib_config), rllib_config.num_learners)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -279,7 +280,7 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            with spreading_actors(config.ray), reaching_each_other(config.ray):
+            with placing(config.ray), reaching_each_other(config.ray):
                 algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()

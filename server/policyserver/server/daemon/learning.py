@@ -22,6 +22,7 @@ from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutEr
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.learning_guard import LearningGuard
 from policyserver.server.daemon.remote_learners import state_to_save
+from policyserver.server.daemon.returned_actors import ReturnedActors
 from policyserver.server.daemon.roll_back import (
     NotWrittenError,
     RollBack,
@@ -85,6 +86,7 @@ class Learning:
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
         self.ends = ActorEnds(algorithm, self.actors, safe_point)
+        ReturnedActors(algorithm)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )

@@ -1,4 +1,4 @@
-"""Keeps what Ray and RLlib say of a serving actor that is ended on purpose out of the log: they tell it as a failure, and advise on it.
+"""Keeps what Ray, RLlib and the link say of a serving actor that is ended on purpose out of the log: to them it is a failure.
 
 What is held back is logged at DEBUG. A death that was not planned, and a successor that can't start, are told as ever.
 """
@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 _MANAGER = "ray.rllib.utils.actor_manager"
 _SAMPLING = "ray.rllib.execution.rollout_ops"
+_LINK = "policyserver.server.processes.remote_link"
 _NO_SAMPLES = "No samples returned from remote workers"
-_SERVICE = re.compile(r"actor (\d+) (?:out of|back into) service")
+_SERVICE = re.compile(r"actor (\d+) (?:(?:out of|back into) service|on \S+ ended: )")
 _CAN_NOT_START = "creation task"
 """In what Ray says of an actor whose constructor fails."""
 _RAYLET_BEGINS = "A worker died or was killed"
@@ -42,13 +43,13 @@ class PlannedDeaths(logging.Filter):
         self._indices: set[int] = set()
         self._about: dict[int, tuple[str, ActorProcess]] = {}
         setattr(group, PLANNED_ENDS, self._indices)
-        for name in (_MANAGER, _SAMPLING):
+        for name in (_MANAGER, _SAMPLING, _LINK):
             logging.getLogger(name).addFilter(self)
         self._unhook = self._hook_into_ray()
 
     def close(self) -> None:
         """Look at nothing any more. A second call does nothing."""
-        for name in (_MANAGER, _SAMPLING):
+        for name in (_MANAGER, _SAMPLING, _LINK):
             logging.getLogger(name).removeFilter(self)
         self._unhook()
 

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import FROM_ENVIRONMENT, RayConfig, check_cluster_address
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.ray_authentication import refuse_insecure
-from policyserver.server.daemon.ray_start import keeping_sigterm, replaced
+from policyserver.server.daemon.ray_start import keeping_sigterm
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -167,21 +167,3 @@ def keep_state_server_here(algorithm: Algorithm) -> None:
 
     algorithm.env_runner_group.foreach_env_runner(share, local_env_runner=True)
     ray.kill(before)
-
-
-@contextlib.contextmanager
-def spreading_actors(config: RayConfig) -> Iterator[None]:
-    """Have RLlib put each serving actor on another node, if that is wanted and possible."""
-    if not (config.joins and config.placement == "spread"):
-        yield
-        return
-    from ray.rllib.env.env_runner_group import EnvRunnerGroup
-
-    make = EnvRunnerGroup._make_worker
-
-    def make_worker(group: Any, *arguments: Any, **named: Any) -> Any:
-        group._remote_args.setdefault("scheduling_strategy", "SPREAD")
-        return make(group, *arguments, **named)
-
-    with replaced(EnvRunnerGroup, _make_worker=make_worker):
-        yield

@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyserver.common.settings import SettingsError
+from policyserver.server.config.node_labels import fits
+from policyserver.server.config.ray_config import RayConfig
 from policyserver.server.daemon.ray_join import alive_nodes
+from policyserver.server.daemon.remote_learners import learner_resources
 from policyserver.server.processes.package_version import version_reader
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +35,68 @@ class _Node:
     """Variables of `VARIABLES` that its workers lack."""
 
 
-def check_nodes(wanted: Mapping[str, float], actors: int, *, serves: bool = True) -> None:
+class Place(NamedTuple):
+    """What a node must have for one actor of a kind."""
+
+    kind: str
+    """The start of their settings' names: "serving" or "learner"."""
+    what: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str]
+
+    def has(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether a node, as Ray describes it, has the labels and, were it empty, the resources."""
+        return self.has_labels(node) and all(node["Resources"].get(name, 0.0) >= amount for name, amount in self.resources.items())
+
+    def has_labels(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether a node has the labels."""
+        return fits(node.get("Labels") or {}, self.labels)
+
+    def __str__(self) -> str:
+        """Say what one such actor takes, for refusals."""
+        on = f" on a node with the labels {dict(self.labels)}" if self.labels else ""
+        return f"that take {dict(self.resources)} each{on}"
+
+
+def serving_place(config: RayConfig, rllib_config: AlgorithmConfig) -> Place:
+    """Return what a serving actor needs."""
+    resources = {"CPU": float(rllib_config.num_cpus_per_env_runner), **config.serving_resources}
+    return Place("serving", "serving actors", resources, config.serving_labels)
+
+
+def learner_place(config: RayConfig, rllib_config: AlgorithmConfig) -> Place:
+    """Return what a learner in a process of its own needs."""
+    return Place("learner", "learners", learner_resources(rllib_config), config.learner_labels)
+
+
+def check_nodes(place: Place, actors: int) -> None:
     """Refuse nodes on which an actor of this server may be put and that have other versions than this process.
 
+    `ray start` is to be given variables where serving actors run.
+
     Args:
-        wanted: Resources that one such actor takes.
+        place: What one such actor needs.
         actors: How many there are.
-        serves: Whether they are serving actors, for which `ray start` is to be given variables; else they are learners.
 
     Raises:
         SettingsError: No node fits, or one has another version: it names the node and both.
     """
     if not actors:
         return
-    setting, what = ("ray.serving_resources", "serving actors") if serves else ("ray.learner_resources", "learners")
-    fit = [node for node in alive_nodes() if all(node["Resources"].get(name, 0.0) >= amount for name, amount in wanted.items())]
-    room = sum(int(min(node["Resources"].get(name, 0.0) // amount for name, amount in wanted.items())) for node in fit) if wanted else 0
+    kind, what, resources, _ = place
+    nodes = alive_nodes()
+    fit = [node for node in nodes if place.has(node)]
+    room = (
+        sum(int(min(node["Resources"].get(name, 0.0) // amount for name, amount in resources.items())) for node in fit) if resources else 0
+    )
     if room < actors:
+        lack_labels = not any(map(place.has_labels, nodes))
         raise SettingsError(
-            setting,
+            f"ray.{kind}_labels" if lack_labels else f"ray.{kind}_resources",
             "",
-            f"expected nodes with room for {actors} {what} that take {dict(wanted)} each, found room for {room} on "
-            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}; start nodes with `--resources`, or fewer {what}",
+            f"expected nodes with room for {actors} {what} {place}, found room for {room} on "
+            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}; start nodes with "
+            f"{'`--labels`' if lack_labels else '`--resources`'}, or fewer {what}",
         )
     here = _look()()
     for node in _ask(fit):
@@ -60,9 +106,9 @@ def check_nodes(wanted: Mapping[str, float], actors: int, *, serves: bool = True
                     "ray.address",
                     "",
                     f"node {node.name} has {part} {there}, expected {version} as this process has; install that one there, or keep {what} "
-                    f"from that node by {setting}",
+                    f"from that node by ray.{kind}_resources or ray.{kind}_labels",
                 )
-        if node.missing and serves:
+        if node.missing and kind == "serving":
             logger.warning(
                 "node %s was started without %s: serving actors there are slower; give these environment variables to its `ray start`",
                 node.name, ", ".join(f"{name}={VARIABLES[name]}" for name in node.missing),
