@@ -44,6 +44,7 @@ def test_a_node_rejoins_by_ray_start(three_hosts: Sequence[Host]) -> None:
     daemon.wait_for("marked dead", GIVEN_UP_S)
     leaves.heal()
     until(lambda: not leaves.processes("raylet"), GIVEN_UP_S, daemon)
+    assert "is heard of again" not in daemon.text(), "clients would begin episodes in a process that Ray is about to end"
     rejoins(8)
 
     leaves.close()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from policyserver.v1 import tensor_pb2 as policyserver_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!policyserver/v1/driver_link.proto\x12\x0fpolicyserver.v1\x1a\x1cpolicyserver/v1/tensor.proto\"\x94\x01\n\x0c\x41\x63torMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.policyserver.v1.HelloH\x00\x12%\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x15.policyserver.v1.BeatH\x00\x12)\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x17.policyserver.v1.AnswerH\x00\x42\t\n\x07message\"\x99\x01\n\rDriverMessage\x12%\n\x04\x62\x65\x61t\x18\x01 \x01(\x0b\x32\x15.policyserver.v1.BeatH\x00\x12\'\n\x05order\x18\x02 \x01(\x0b\x32\x16.policyserver.v1.OrderH\x00\x12-\n\x08question\x18\x03 \x01(\x0b\x32\x19.policyserver.v1.QuestionH\x00\x42\t\n\x07message\"F\n\x05Hello\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\"0\n\x04\x42\x65\x61t\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x15\n\repisodes_open\x18\x02 \x01(\x04\">\n\x05Order\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\'\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x16.policyserver.v1.Value\"Q\n\x08Question\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\'\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x16.policyserver.v1.Value\"O\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\'\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x16.policyserver.v1.Value\"\xd5\x02\n\x05Value\x12\x0e\n\x04none\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05truth\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05whole\x18\x03 \x01(\x12H\x00\x12\x0f\n\x05large\x18\x04 \x01(\tH\x00\x12\x10\n\x06number\x18\x05 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x06 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x07 \x01(\x0cH\x00\x12\'\n\x05\x61rray\x18\x08 \x01(\x0b\x32\x16.policyserver.v1.ArrayH\x00\x12\'\n\x04list\x18\t \x01(\x0b\x32\x17.policyserver.v1.ValuesH\x00\x12(\n\x05tuple\x18\n \x01(\x0b\x32\x17.policyserver.v1.ValuesH\x00\x12\'\n\x03map\x18\x0b \x01(\x0b\x32\x18.policyserver.v1.EntriesH\x00\x12)\n\x06record\x18\x0c \x01(\x0b\x32\x17.policyserver.v1.RecordH\x00\x42\x07\n\x05value\"O\n\x05\x41rray\x12\'\n\x06tensor\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06scalar\x18\x03 \x01(\x08\"0\n\x06Values\x12&\n\x06values\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Value\"W\n\x07\x45ntries\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Value\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Value\">\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Value2Y\n\nDriverLink\x12K\n\x06\x46ollow\x12\x1d.policyserver.v1.ActorMessage\x1a\x1e.policyserver.v1.DriverMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!policyserver/v1/driver_link.proto\x12\x0fpolicyserver.v1\x1a\x1cpolicyserver/v1/tensor.proto\"\x94\x01\n\x0c\x41\x63torMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.policyserver.v1.HelloH\x00\x12%\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x15.policyserver.v1.BeatH\x00\x12)\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x17.policyserver.v1.AnswerH\x00\x42\t\n\x07message\"\x99\x01\n\rDriverMessage\x12%\n\x04\x62\x65\x61t\x18\x01 \x01(\x0b\x32\x15.policyserver.v1.BeatH\x00\x12\'\n\x05order\x18\x02 \x01(\x0b\x32\x16.policyserver.v1.OrderH\x00\x12-\n\x08question\x18\x03 \x01(\x0b\x32\x19.policyserver.v1.QuestionH\x00\x42\t\n\x07message\"W\n\x05Hello\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x0f\n\x07node_id\x18\x05 \x01(\t\"0\n\x04\x42\x65\x61t\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x15\n\repisodes_open\x18\x02 \x01(\x04\">\n\x05Order\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\'\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x16.policyserver.v1.Value\"Q\n\x08Question\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\'\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x16.policyserver.v1.Value\"O\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\'\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x16.policyserver.v1.Value\"\xd5\x02\n\x05Value\x12\x0e\n\x04none\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05truth\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05whole\x18\x03 \x01(\x12H\x00\x12\x0f\n\x05large\x18\x04 \x01(\tH\x00\x12\x10\n\x06number\x18\x05 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x06 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x07 \x01(\x0cH\x00\x12\'\n\x05\x61rray\x18\x08 \x01(\x0b\x32\x16.policyserver.v1.ArrayH\x00\x12\'\n\x04list\x18\t \x01(\x0b\x32\x17.policyserver.v1.ValuesH\x00\x12(\n\x05tuple\x18\n \x01(\x0b\x32\x17.policyserver.v1.ValuesH\x00\x12\'\n\x03map\x18\x0b \x01(\x0b\x32\x18.policyserver.v1.EntriesH\x00\x12)\n\x06record\x18\x0c \x01(\x0b\x32\x17.policyserver.v1.RecordH\x00\x42\x07\n\x05value\"O\n\x05\x41rray\x12\'\n\x06tensor\x18\x01 \x01(\x0b\x32\x17.policyserver.v1.Tensor\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06scalar\x18\x03 \x01(\x08\"0\n\x06Values\x12&\n\x06values\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Value\"W\n\x07\x45ntries\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.policyserver.v1.Value\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Value\">\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x16.policyserver.v1.Value2Y\n\nDriverLink\x12K\n\x06\x46ollow\x12\x1d.policyserver.v1.ActorMessage\x1a\x1e.policyserver.v1.DriverMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,25 +37,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRIVERMESSAGE']._serialized_start=236
   _globals['_DRIVERMESSAGE']._serialized_end=389
   _globals['_HELLO']._serialized_start=391
-  _globals['_HELLO']._serialized_end=461
-  _globals['_BEAT']._serialized_start=463
-  _globals['_BEAT']._serialized_end=511
-  _globals['_ORDER']._serialized_start=513
-  _globals['_ORDER']._serialized_end=575
-  _globals['_QUESTION']._serialized_start=577
-  _globals['_QUESTION']._serialized_end=658
-  _globals['_ANSWER']._serialized_start=660
-  _globals['_ANSWER']._serialized_end=739
-  _globals['_VALUE']._serialized_start=742
-  _globals['_VALUE']._serialized_end=1083
-  _globals['_ARRAY']._serialized_start=1085
-  _globals['_ARRAY']._serialized_end=1164
-  _globals['_VALUES']._serialized_start=1166
-  _globals['_VALUES']._serialized_end=1214
-  _globals['_ENTRIES']._serialized_start=1216
-  _globals['_ENTRIES']._serialized_end=1303
-  _globals['_RECORD']._serialized_start=1305
-  _globals['_RECORD']._serialized_end=1367
-  _globals['_DRIVERLINK']._serialized_start=1369
-  _globals['_DRIVERLINK']._serialized_end=1458
+  _globals['_HELLO']._serialized_end=478
+  _globals['_BEAT']._serialized_start=480
+  _globals['_BEAT']._serialized_end=528
+  _globals['_ORDER']._serialized_start=530
+  _globals['_ORDER']._serialized_end=592
+  _globals['_QUESTION']._serialized_start=594
+  _globals['_QUESTION']._serialized_end=675
+  _globals['_ANSWER']._serialized_start=677
+  _globals['_ANSWER']._serialized_end=756
+  _globals['_VALUE']._serialized_start=759
+  _globals['_VALUE']._serialized_end=1100
+  _globals['_ARRAY']._serialized_start=1102
+  _globals['_ARRAY']._serialized_end=1181
+  _globals['_VALUES']._serialized_start=1183
+  _globals['_VALUES']._serialized_end=1231
+  _globals['_ENTRIES']._serialized_start=1233
+  _globals['_ENTRIES']._serialized_end=1320
+  _globals['_RECORD']._serialized_start=1322
+  _globals['_RECORD']._serialized_end=1384
+  _globals['_DRIVERLINK']._serialized_start=1386
+  _globals['_DRIVERLINK']._serialized_end=1475
 # @@protoc_insertion_point(module_scope)

@@ -28,16 +28,18 @@ class DriverMessage(_message.Message):
     def __init__(self, beat: _Optional[_Union[Beat, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., question: _Optional[_Union[Question, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("index", "version", "host", "boot_id")
+    __slots__ = ("index", "version", "host", "boot_id", "node_id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     version: str
     host: str
     boot_id: str
-    def __init__(self, index: _Optional[int] = ..., version: _Optional[str] = ..., host: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
+    node_id: str
+    def __init__(self, index: _Optional[int] = ..., version: _Optional[str] = ..., host: _Optional[str] = ..., boot_id: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("addresses", "episodes_open")

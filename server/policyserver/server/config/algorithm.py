@@ -199,7 +199,8 @@ def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_ru
         restart_failed_env_runners=True,
         delay_between_env_runner_restarts_s=0.0,  # RLlib's 60 s would keep the port dead
         env_runner_health_probe_timeout_s=5.0,
-        env_runner_restore_timeout_s=30.0,
+        # Learning stands still meanwhile, and what comes after it at an actor waits for it there anyway.
+        env_runner_restore_timeout_s=_RESTORE_ELSEWHERE_S if config.ray.joins else 30.0,
     )
     built.callbacks(on_env_runners_recreated=_open_recreated)
     built.debugging(seed=config.seed, log_level="WARN", log_sys_usage=False)
@@ -224,7 +225,10 @@ def _open_recreated(*, env_runner_group: EnvRunnerGroup, env_runner_indices: lis
     if lost := [index for index in env_runner_indices if index not in planned]:
         logger.warning("serving actors %s were restarted: their open episodes and the steps that waited in them are lost", lost)
     planned.difference_update(env_runner_indices)
-    env_runner_group.foreach_env_runner(lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False)
+    # Without a wait: learning would stand still where an actor falls silent now. One that can't listen ends.
+    env_runner_group.foreach_env_runner(
+        lambda runner: runner.open(), remote_worker_ids=env_runner_indices, local_env_runner=False, timeout_seconds=0.0
+    )
 
 
 def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> None:
@@ -247,6 +251,8 @@ def _apply(built: AlgorithmConfig, method_name: str, table: dict[str, Any]) -> N
         method(**arguments)
 
 
+_RESTORE_ELSEWHERE_S = 2.0
+"""How long learning waits until an actor on another machine, which is back, has the newest weights."""
 _OLD_STACK = {
     "train_batch_size": "train_batch_size_per_learner",
     "model": "the table [algorithm.rl_module.model_config]",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from policyserver.server.daemon.answering_actors import AnsweringActors
 from policyserver.server.daemon.hand_offs import HandOffs
 from policyserver.server.daemon.shares_of_batch import SharesOfBatch
 
@@ -41,8 +42,8 @@ class ActorHealth:
         be whole, and RLlib has to bring them weights."""
         self._manager: Any = None
         self._shares: SharesOfBatch | None = None
-        self._asked: dict[int, Any] = {}
-        """By actor, the question to one that is out of service whether it answers. Of the main thread."""
+        self.answering: AnsweringActors | None = None
+        """Which of those out of service answer; None before `watch`."""
         self.hand_offs = HandOffs()
         """What arrives of the steps that the actors hand off."""
 
@@ -69,8 +70,14 @@ class ActorHealth:
             self.hand_offs.look((result.actor_id, result.get()) for result in fetched[1] if result.ok)
             return fetched
 
+        answering = self.answering = AnsweringActors(manager)
+
         def probe_answering() -> list[int]:
-            return list(probe()) if self._answer_again(manager) else []
+            answered = self._answer_again(manager, answering)
+            if not answered and not manager._restored_actors:
+                return []
+            answering.forget(answered)
+            return list(probe())
 
         with self._lock:
             self._manager, self._shares = manager, SharesOfBatch(algorithm)
@@ -101,22 +108,16 @@ class ActorHealth:
 
         return hooked
 
-    def _answer_again(self, manager: Any) -> bool:
-        """Tell whether RLlib's probe is worth its wait, which holds up learning, also where Ray's own connection needs longer to heal.
+    def _answer_again(self, manager: Any, answering: AnsweringActors) -> set[int]:
+        """Return the actors for which RLlib's probe is worth its wait, which holds up learning, also where Ray needs longer to heal.
 
-        A silent actor is asked nothing, for all that would wait for it. The others that are out of service are asked whether they answer.
+        A silent actor is asked nothing, for all that would wait for it.
         """
-        import ray
-
         self._leave_out()
         unhealthy = {index for index in manager.actor_ids() if not manager.is_actor_healthy(index)}
         with self._lock:
             asked = unhealthy - self._silent
-        self._asked = {index: self._asked.get(index) or manager._actors[index].ping.remote() for index in asked}
-        answered = ray.wait(list(self._asked.values()), num_returns=len(asked), timeout=0.0)[0] if asked else []
-        for index in [index for index, question in self._asked.items() if question in answered]:  # by an error, too
-            del self._asked[index]
-        return bool(answered or manager._restored_actors)
+        return answering.among(asked)
 
     def _leave_out(self) -> None:
         """Take silent actors out of service, also one that RLlib's probe has just brought back. In the main thread."""

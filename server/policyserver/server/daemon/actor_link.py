@@ -52,6 +52,7 @@ def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silenc
         path = ray.folder / "driver.sock"
         return ActorLink(DriverLink(path), path)
     # Only now: a start on one machine does without them.
+    from policyserver.server.daemon.lost_nodes import LostNodes
     from policyserver.server.processes.link_secret import NoCertificateError
     from policyserver.server.processes.package_version import package_version
     from policyserver.server.processes.remote_link import RemoteLink
@@ -63,6 +64,7 @@ def open_link(ray: RayProcess | JoinedRay, config: RayConfig, on_silence: Silenc
             silent_s=config.silent_s,
             on_silent=lambda index: on_silence(index, True),
             on_heard=lambda index: on_silence(index, False),
+            is_given_up=LostNodes().has,
         )
     except (NoCertificateError, OSError) as error:
         raise SettingsError("ray.address", "", str(error)) from error

@@ -297,7 +297,8 @@ class Daemon:
         if group.num_healthy_remote_workers() < rllib_config.num_env_runners:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
-        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics)
+        health = self._actor_health if config.ray.joins else None
+        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics, health)
         ending.callback(learning.actors.close)
         learning.restore(found)
         self._leave_if_stopped()

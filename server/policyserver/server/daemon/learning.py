@@ -17,6 +17,7 @@ from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.actor_ends import ActorEnds
+from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
@@ -68,8 +69,9 @@ class Learning:
         safe_point: SafePoint,
         stopping: threading.Event,
         metrics: DaemonMetrics,
+        health: ActorHealth | None = None,
     ) -> None:
-        """Hook into the algorithm; nothing is trained yet."""
+        """Hook into the algorithm; nothing is trained yet. `health` knows of a cluster's actors which are silent."""
         self._config = config
         self._algorithm = algorithm
         self._checkpoints = checkpoints
@@ -86,7 +88,7 @@ class Learning:
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
         self.ends = ActorEnds(algorithm, self.actors, safe_point)
-        ReturnedActors(algorithm)
+        ReturnedActors(algorithm, health)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )

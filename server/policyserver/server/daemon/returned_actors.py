@@ -11,6 +11,8 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
+from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.answering_actors import AnsweringActors
 from policyserver.server.daemon.training_hooks import samples
 
 if TYPE_CHECKING:
@@ -20,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class ReturnedActors:
-    """Asks the actors that are out of service whether they answer, without a wait, before each `sample()`. Of the main thread."""
+    """Brings the actors that are out of service and answer back into it before each `sample()`. Of the main thread."""
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        """Hook into an algorithm that is built."""
-        self._algorithm = algorithm
-        self._asked: dict[int, Any] = {}
-        """By actor, the question to one that is out of service."""
+    def __init__(self, algorithm: Algorithm, health: ActorHealth | None = None) -> None:
+        """Hook into an algorithm that is built; `health` knows of a cluster's actors which are silent."""
+        self._algorithm, self._health = algorithm, health
         group = self._group = algorithm.env_runner_group
+        shared = health.answering if health is not None else None
+        self._answering = shared or AnsweringActors(group._worker_manager)
         group.foreach_env_runner = self._hooked(group.foreach_env_runner)
 
     def _hooked(self, call: Any) -> Any:
@@ -41,27 +43,14 @@ class ReturnedActors:
 
     def _take_up(self) -> None:
         manager, algorithm = self._group._worker_manager, self._algorithm
-        away = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index)]
-        self._asked = {index: self._asked.get(index) or manager._actors[index].ping.remote() for index in away}
-        if not any(self._answers(index) for index in away):
+        silent = self._health.silent if self._health is not None else ()
+        away = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index) and index not in silent]
+        if not self._answering.among(away):
             return
         restored = algorithm.restore_env_runners(self._group)
+        self._answering.forget(away)
         if restored:
             logger.debug("serving actors %s are sampled from again, in the middle of a batch", restored)
             algorithm._make_on_env_runners_recreated_callbacks(
                 config=algorithm.config, env_runner_group=self._group, restored_env_runner_indices=restored
             )
-
-    def _answers(self, index: int) -> bool:
-        """Tell whether an actor has answered; one that could not is asked anew by the next call."""
-        import ray
-
-        question = self._asked[index]
-        if not ray.wait([question], timeout=0.0)[0]:
-            return False
-        try:
-            ray.get(question)
-        except Exception:  # whatever Ray raises of an actor that is not there
-            del self._asked[index]
-            return False
-        return True

@@ -82,6 +82,10 @@ class SharesOfBatch:
             left_out = sorted(self._left_out)
         if not left_out or not self._steps:
             return False
+        back = set(self._group._worker_manager.healthy_actor_ids())  # sampled from again, in this very batch
+        left_out = [index for index in left_out if index not in back]
+        if not left_out:
+            return False
         actors = int(self._group.num_remote_workers())
         if actors <= len(left_out):  # nothing comes then, and RLlib itself says so
             return False

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from policyserver.common.errors import WireError
+from policyserver.server.processes.admitted_processes import AdmittedProcesses
 from policyserver.server.processes.link import ACTORS, ASK, DRAIN, ENDPOINTS, STATE
 from policyserver.server.processes.link_secret import ACTOR, DAEMON, ActorSecret, make_identity, server_credentials
 from policyserver.server.processes.link_values import from_value, to_value
@@ -70,6 +71,7 @@ class RemoteLink(service.DriverLinkServicer):
         silent_s: float = 5.0,
         on_silent: Callable[[int], None] = lambda index: None,
         on_heard: Callable[[int], None] = lambda index: None,
+        is_given_up: Callable[[str], bool] = lambda node_id: False,
     ) -> None:
         """Listen on an address of this machine, on a port that the system chooses.
 
@@ -79,6 +81,8 @@ class RemoteLink(service.DriverLinkServicer):
             silent_s: Time without a sign of life after which an actor is silent.
             on_silent: Called with RLlib's index of an actor that is silent or whose stream ended, on a thread of the link.
             on_heard: Called with the index of an actor that is heard of after it was silent.
+            is_given_up: Called with Ray's id of the node of an actor that is back after it was silent: whether Ray has given it up, and so
+                ends its processes.
 
         Raises:
             NoCertificateError: The command openssl is missing or fails.
@@ -86,6 +90,7 @@ class RemoteLink(service.DriverLinkServicer):
         """
         self._version, self._silent_s = version, silent_s
         self._on_silent, self._on_heard = on_silent, on_heard
+        self._admitted = AdmittedProcesses(is_given_up)
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
         self._changed = threading.Condition(self._lock)
         self._standing: dict[str, pb.DriverMessage] = {}
@@ -93,10 +98,6 @@ class RemoteLink(service.DriverLinkServicer):
         self._silent: set[int] = set()
         self._refused: dict[int, str] = {}
         """Why, by actor, as it was logged."""
-        self._newest: dict[int, str] = {}
-        """The process of each actor that came last, by its boot id."""
-        self._replaced: dict[str, None] = {}
-        """Processes that have a successor or were to end for good, by boot id: they were cut off then, and may come back."""
         self._told: set[int] = set()
         """The actors that the daemon was told to be silent."""
         self._telling = threading.Lock()  # taken before the other lock, and by no signal handler
@@ -191,10 +192,9 @@ class RemoteLink(service.DriverLinkServicer):
     def release(self, index: int) -> None:
         """See `Link.release`."""
         with self._lock:
-            if (actor := self._actors.get(index)) is not None:
+            if index in self._actors:
                 self._released.add(index)
-                self._give_up(actor.boot_id)  # one that is cut off now may come back
-            self._newest.pop(index, None)
+            self._admitted.release(index)  # one that is cut off now may come back
             self._silent.discard(index)
             if self._addresses.pop(index, None) is not None:
                 self._order_endpoints()
@@ -229,7 +229,9 @@ class RemoteLink(service.DriverLinkServicer):
             self._refuse(first.hello, context)
             return
         actor = _Actor(first.hello, context)
-        if not self._is_newest(actor):
+        with self._lock:
+            is_back = actor.index in self._silent
+        if not self._admitted.admit(actor.index, actor.boot_id, first.hello.node_id, is_back=is_back):
             text = f"serving actor {actor.index}: this process was given up, for a successor or for good: it ends"
             logger.warning("%s (on %s)", text, actor.host)
             context.abort(grpc.StatusCode.ABORTED, text)
@@ -249,24 +251,6 @@ class RemoteLink(service.DriverLinkServicer):
                 yield message
         finally:
             self._forget(actor)
-
-    def _is_newest(self, actor: _Actor) -> bool:
-        """Take note of the process that an actor is now; False if another one has its place."""
-        with self._lock:
-            before = self._newest.get(actor.index, "")
-            if actor.boot_id in self._replaced:
-                return False
-            self._newest[actor.index] = actor.boot_id
-            if before and before != actor.boot_id:
-                self._give_up(before)
-            return True
-
-    def _give_up(self, boot_id: str) -> None:
-        """Take note of a process that is to be sent away when it comes back. Under the lock."""
-        if boot_id:
-            self._replaced[boot_id] = None
-        while len(self._replaced) > _MOST_ACTORS:
-            del self._replaced[next(iter(self._replaced))]
 
     def _refuse(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         """Refuse an actor of another version, which asks again each second: it is logged once."""

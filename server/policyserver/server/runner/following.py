@@ -46,7 +46,8 @@ def follow(where: LinkAddress, followed: Followed, index: int, loop: ServingLoop
     if secret is None:
         logger.warning("the daemon at %s has left the cluster: nothing is followed", where.address)
         return lambda: None
-    hello = pb.Hello(index=index, version=package_version(), host=socket.gethostname(), boot_id=loop.boot_id)
+    node_id = str(ray.get_runtime_context().get_node_id())
+    hello = pb.Hello(index=index, version=package_version(), host=socket.gethostname(), boot_id=loop.boot_id, node_id=node_id)
     follower = RemoteFollower(
         where,
         secret,

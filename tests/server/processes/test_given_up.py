@@ -1,0 +1,94 @@
+"""A process whose node Ray has given up is not let in again: Ray is about to end it, and clients would begin episodes there."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+
+from policyserver.server.config.link_address import RemoteAddress
+from policyserver.server.processes.link import Followed
+from policyserver.server.processes.remote_follower import RemoteFollower
+from policyserver.server.processes.remote_link import RemoteLink
+from policyserver.v1 import driver_link_pb2 as pb
+
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
+VERSION = "1.0 (sources abc)"
+WAIT_S = 20.0
+
+
+class Link:
+    """A link that is told which nodes are given up, and what it tells of actors."""
+
+    def __init__(self) -> None:
+        self.given_up: set[str] = set()
+        self.asked: list[str] = []
+        self.silent, self.heard = threading.Event(), threading.Event()
+        self.link = RemoteLink(
+            "127.0.0.1",
+            VERSION,
+            on_silent=lambda index: self.silent.set(),
+            on_heard=lambda index: self.heard.set(),
+            is_given_up=self._is_given_up,
+        )
+
+    def _is_given_up(self, node_id: str) -> bool:
+        self.asked.append(node_id)
+        return node_id in self.given_up
+
+    def follower(self, boot_id: str, gone: threading.Event, index: int = 1) -> RemoteFollower:
+        followed = Followed(lambda is_final: None, gone.set, lambda state: None, lambda asked: None)
+        hello = pb.Hello(index=index, version=VERSION, host="machine", boot_id=boot_id, node_id="node")
+        return RemoteFollower(RemoteAddress(self.link.address, "unused", silent_s=2.5, grace_s=2.0), self.link.secret, hello, followed)
+
+
+@pytest.fixture
+def link(missing_service: Callable[[str], NoReturn]) -> Iterator[Link]:
+    if shutil.which("openssl") is None:
+        missing_service("the command openssl, which makes a certificate, is not installed")
+    made = Link()
+    yield made
+    made.link.close()
+
+
+def is_connected(link: Link, gone: threading.Event) -> bool:
+    """Wait until the actor is there, or is sent away."""
+    waited = threading.Event()
+    for _ in range(int(WAIT_S / 0.05)):
+        if link.link.connected() or gone.is_set():
+            break
+        waited.wait(0.05)
+    return bool(link.link.connected())
+
+
+def test_it_is_sent_away_when_it_comes_back_and_stays_away(link: Link) -> None:
+    link.given_up.add("node")
+    gone = threading.Event()
+    first = link.follower("a", gone)
+    assert is_connected(link, gone)
+    assert link.asked == [], "Ray is not asked of an actor that begins"
+    first.stop()
+    assert link.silent.wait(WAIT_S)
+    link.follower("a", gone)
+    assert gone.wait(WAIT_S)
+    assert not link.heard.is_set(), "the daemon does not take it for one that is back"
+    link.given_up.clear()
+    gone.clear()
+    link.follower("a", gone)
+    assert gone.wait(WAIT_S)
+
+
+def test_one_whose_node_was_only_cut_off_is_let_in(link: Link) -> None:
+    gone = threading.Event()
+    first = link.follower("a", gone)
+    assert is_connected(link, gone)
+    first.stop()
+    assert link.silent.wait(WAIT_S)
+    again = link.follower("a", gone)
+    assert link.heard.wait(WAIT_S)
+    assert not gone.is_set()
+    again.stop()
