@@ -154,6 +154,7 @@ def test_each_step_and_each_episode_counts_once(cluster: Cluster) -> None:
     cluster.wire.heal()
     wait_until(cluster.is_connected, "the actor")
     wait_until(lambda: not client.server_info().stale, "the heal")
+    assert cluster.serve.serving_loop.sample(10**6, 0.01) == [], "the learner asks again, for more than there is"
     step(client, open_one)
     client.end_episode(open_one, observation())
     played += 4

@@ -39,8 +39,9 @@ class LearnerAbsence:
     def note_silence(self, is_silent: bool) -> None:
         """Let steps by-pass the learner while the daemon is silent, and give it none, or go on as before. A second call does nothing.
 
-        After the silence steps are recorded at once, but questions wait for the learner only once it asks again: RLlib's own calls may come
-        half a minute after the daemon's first sign of life, and a client that waits here takes no steps elsewhere.
+        After the silence steps are for the learner, and questions wait for it, once it asks again: RLlib's own calls may come half a minute
+        after the daemon's first sign of life. A client that waited here would take no steps elsewhere. Steps that were kept meanwhile, when
+        none waits, would be many batches of old versions, and all clients would wait until the learner is through with them.
         """
         if is_silent != self.is_silent:
             self._silent_since_s = time.monotonic() if is_silent else None
@@ -54,7 +55,8 @@ class LearnerAbsence:
             self._follow()
 
     def _follow(self) -> None:
-        lets_go = self._is_paused or self.is_silent
-        self._trajectories.let_go(paused=self._is_paused, cut_off=self.is_silent)
-        self._room.pause(lets_go or self._awaits_request)
+        is_cut_off = self.is_silent or self._awaits_request
+        lets_go = self._is_paused or is_cut_off
+        self._trajectories.let_go(paused=self._is_paused, cut_off=is_cut_off)
+        self._room.pause(lets_go)
         self._ended.is_paused = lets_go
