@@ -5,17 +5,23 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import NoReturn
 
+import grpc
 import pytest
 
+from policyserver.common.channels import open_channel
 from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.processes.link import Followed
+from policyserver.server.processes.link_secret import DAEMON
 from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
 from policyserver.v1 import driver_link_pb2 as pb
+from policyserver.v1 import driver_link_pb2_grpc as service
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
+from tests.ports import DIRECT
 
 VERSION = "1.0 (sources abc)"
 WAIT_S = 20.0
@@ -24,13 +30,14 @@ WAIT_S = 20.0
 class Link:
     """A link that is told which nodes are given up, and what it tells of actors."""
 
-    def __init__(self) -> None:
+    def __init__(self, silent_s: float = 5.0) -> None:
         self.given_up: set[str] = set()
         self.asked: list[str] = []
         self.silent, self.heard = threading.Event(), threading.Event()
         self.link = RemoteLink(
             "127.0.0.1",
             VERSION,
+            silent_s=silent_s,
             on_silent=lambda index: self.silent.set(),
             on_heard=lambda index: self.heard.set(),
             is_given_up=self._is_given_up,
@@ -47,9 +54,13 @@ class Link:
 
 
 @pytest.fixture
-def link(missing_service: Callable[[str], NoReturn]) -> Iterator[Link]:
+def has_openssl(missing_service: Callable[[str], NoReturn]) -> None:
     if shutil.which("openssl") is None:
         missing_service("the command openssl, which makes a certificate, is not installed")
+
+
+@pytest.fixture
+def link(has_openssl: None) -> Iterator[Link]:
     made = Link()
     yield made
     made.link.close()
@@ -92,3 +103,22 @@ def test_one_whose_node_was_only_cut_off_is_let_in(link: Link) -> None:
     assert link.heard.wait(WAIT_S)
     assert not gone.is_set()
     again.stop()
+
+
+def test_what_a_silent_one_had_sent_does_not_bring_it_back(has_openssl: None) -> None:
+    link, may_beat = Link(silent_s=2.0), threading.Event()
+
+    def messages() -> Iterator[pb.ActorMessage]:
+        yield pb.ActorMessage(hello=pb.Hello(index=1, version=VERSION, boot_id="a", node_id="node"))
+        may_beat.wait(WAIT_S)
+        yield pb.ActorMessage(beat=pb.Beat())
+
+    options = [("grpc.ssl_target_name_override", DAEMON), *DIRECT]
+    with closing(link.link), open_channel(link.link.address, options, link.link.secret.credentials()) as channel:
+        call = service.DriverLinkStub(channel).Follow(messages())
+        with suppress(grpc.RpcError):
+            list(call)  # it ends, or this test does not
+        may_beat.set()
+        assert link.silent.wait(WAIT_S)
+        assert not link.heard.is_set()
+        assert link.link.connected() == []

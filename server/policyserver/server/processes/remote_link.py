@@ -371,6 +371,7 @@ class RemoteLink(service.DriverLinkServicer):
             if now_s >= next_s:
                 next_s = now_s + BEAT_S
             for actor in silent:
+                actor.cut()  # what it sent before would come after a heal, and its process may be given up by then: it comes anew
                 self._tell(actor.index)
                 text = "serving actor %d on %s is silent for %.0f s: it is left out until it is heard of"
                 logger.warning(text, actor.index, actor.host, self._silent_s)
