@@ -19,9 +19,9 @@ from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
 from policyserver.v1 import driver_link_pb2 as pb
 from policyserver.v1 import driver_link_pb2_grpc as service
+from tests.ports import DIRECT
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
-from tests.ports import DIRECT
 
 VERSION = "1.0 (sources abc)"
 WAIT_S = 20.0
