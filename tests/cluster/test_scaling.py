@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest
 def test_an_actor_comes_on_another_node_and_goes(three_hosts: Sequence[Host]) -> None:
     first, *others = three_hosts
     cluster = Cluster(three_hosts)
-    daemon = ClusterDaemon(cluster, SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1") + CARTPOLE)
+    settings = SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1") + CARTPOLE
+    daemon = ClusterDaemon(cluster, settings, "--ray.address", "auto")  # that of the Ray node on its own machine
     daemon.wait_for("ready after")
     (address,) = daemon.addresses()
     player = Player(first, address, 32)

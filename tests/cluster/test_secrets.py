@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.cluster.cluster import CERTIFICATE, KEY, SETTINGS, TOKEN, Cluster, ClusterDaemon, Player, until, write_secrets
+from tests.cluster.cluster import CERTIFICATE, HEAD, KEY, SETTINGS, TOKEN, Cluster, ClusterDaemon, Player, until, write_secrets
 from tests.cluster.guide import block_with, merged
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
@@ -29,7 +29,8 @@ def test_secrets_lie_on_the_daemons_node_alone(three_hosts: Sequence[Host]) -> N
     for host in others:
         for file in (CERTIFICATE, KEY, TOKEN):
             host.path(file).unlink()
-    daemon = ClusterDaemon(cluster, merged(SETTINGS, block_with("send_secrets").text) + CARTPOLE)
+    cluster.environment["RAY_ADDRESS"] = HEAD
+    daemon = ClusterDaemon(cluster, merged(SETTINGS, block_with("send_secrets").text) + CARTPOLE, "--ray.address", "env")
     daemon.wait_for("ready after")
     assert {address.partition(":")[0] for address in daemon.addresses()} == {host.address for host in others}
     player = Player(first, daemon.addresses()[1], 16)
