@@ -30,7 +30,7 @@ class Group:
     def __init__(self) -> None:
         self.opened: list[int] = []
 
-    def foreach_env_runner(self, _: object, *, remote_worker_ids: list[int], local_env_runner: bool) -> None:
+    def foreach_env_runner(self, _: object, *, remote_worker_ids: list[int], local_env_runner: bool, timeout_seconds: float) -> None:
         self.opened += remote_worker_ids
 
 

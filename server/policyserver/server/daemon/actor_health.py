@@ -70,7 +70,7 @@ class ActorHealth:
             self.hand_offs.look((result.actor_id, result.get()) for result in fetched[1] if result.ok)
             return fetched
 
-        answering = self.answering = AnsweringActors(manager)
+        answering = self.answering = AnsweringActors(group)
 
         def probe_answering() -> list[int]:
             answered = self._answer_again(manager, answering)

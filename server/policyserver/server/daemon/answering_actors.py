@@ -8,7 +8,10 @@ steps that come back. So the question here carries an object both ways.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 _PAYLOAD = bytes(256 * 1024)
 """More than Ray sends within a call, which is 100 kB."""
@@ -21,9 +24,9 @@ def _echo(_: Any, payload: bytes) -> bytes:
 class AnsweringActors:
     """Asks actors out of service one question each, again and again until `forget`. Of the main thread."""
 
-    def __init__(self, manager: Any) -> None:
-        """Begin without a question; `manager` is RLlib's, of the actors."""
-        self._manager = manager
+    def __init__(self, group: EnvRunnerGroup) -> None:
+        """Begin without a question."""
+        self._group = group
         self._asked: dict[int, Any] = {}
         self._payload: Any = None
 
@@ -51,7 +54,7 @@ class AnsweringActors:
 
         if self._payload is None:
             self._payload = ray.put(_PAYLOAD)
-        return self._manager._actors[index].apply.remote(_echo, self._payload)
+        return self._group._worker_manager._actors[index].apply.remote(_echo, self._payload)
 
 
 def _is_answer(question: Any) -> bool:

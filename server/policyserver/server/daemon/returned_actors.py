@@ -29,7 +29,7 @@ class ReturnedActors:
         self._algorithm, self._health = algorithm, health
         group = self._group = algorithm.env_runner_group
         shared = health.answering if health is not None else None
-        self._answering = shared or AnsweringActors(group._worker_manager)
+        self._answering = shared or AnsweringActors(group)
         group.foreach_env_runner = self._hooked(group.foreach_env_runner)
 
     def _hooked(self, call: Any) -> Any:
