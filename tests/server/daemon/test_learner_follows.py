@@ -34,6 +34,7 @@ class Group:
     """One learner or one env runner, as RLlib calls it."""
 
     is_local = True
+    _worker_manager = SimpleNamespace(actor_ids=list)  # it has no remote actors
 
     def __init__(self, one: Any) -> None:
         self._learner = self.one = one

@@ -19,7 +19,6 @@ from policyserver.server.processes.remote_follower import RemoteFollower
 from policyserver.server.processes.remote_link import RemoteLink
 from policyserver.v1 import driver_link_pb2 as pb
 from policyserver.v1 import driver_link_pb2_grpc as service
-from tests.ports import DIRECT
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
@@ -113,7 +112,7 @@ def test_what_a_silent_one_had_sent_does_not_bring_it_back(has_openssl: None) ->
         may_beat.wait(WAIT_S)
         yield pb.ActorMessage(beat=pb.Beat())
 
-    options = [("grpc.ssl_target_name_override", DAEMON), *DIRECT]
+    options: list[tuple[str, int | str]] = [("grpc.ssl_target_name_override", DAEMON), ("grpc.enable_http_proxy", 0)]
     with closing(link.link), open_channel(link.link.address, options, link.link.secret.credentials()) as channel:
         call = service.DriverLinkStub(channel).Follow(messages())
         with suppress(grpc.RpcError):
