@@ -53,6 +53,7 @@ def test_tables_reach_the_methods_of_the_same_name() -> None:
 def test_learners_elsewhere_are_asked_for_by_rllibs_own_settings() -> None:
     config = build(
         ray__address="auto",
+        listen__address="node:9900",
         ray__learner_resources={"learner": 1},
         algorithm__learners={
             "num_learners": 2,

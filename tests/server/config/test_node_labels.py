@@ -63,7 +63,7 @@ def test_a_node_is_chosen_by_all_labels(labels: dict[str, str], selector: dict[s
 
 
 def test_learners_in_the_daemon_have_no_node_to_choose() -> None:
-    config = load(ServerConfig, None, {"ray.address": "auto", "ray.learner_labels": {"zone": "a"}})
+    config = load(ServerConfig, None, {"ray.address": "auto", "listen.address": "node:9900", "ray.learner_labels": {"zone": "a"}})
     with pytest.raises(SettingsError, match=r"ray\.learner_labels.*num_learners of at least 1"):
         algorithm_config(config, object)
 

@@ -49,6 +49,17 @@ def is_of_each_node(address: str) -> bool:
     return True
 
 
+def is_of_no_machine(address: str) -> bool:
+    """Tell whether clients elsewhere reach no machine by an address, for each has it: loopback, or all addresses there are."""
+    host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        found = ipaddress.ip_address(host)
+        return found.is_loopback or found.is_unspecified
+    return False
+
+
 def interface_of(address: str) -> str:
     """Return the name of this machine's interface that has an address; empty if none has it."""
     return next((name for name, group in _addresses().items() if address in group), "")

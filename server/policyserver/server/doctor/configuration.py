@@ -198,7 +198,9 @@ def _store(config: ServerConfig) -> str:
 
 def _ports(config: ServerConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield what takes each address for a moment."""
-    if config.algorithm.environment.get("env") is None:
+    if config.ray.joins:
+        yield "listen.address", _of_the_cluster
+    elif config.algorithm.environment.get("env") is None:
         runners = int(config.algorithm.methods.get("env_runners", {}).get("num_env_runners", 1)) if config.learner.enabled else 1
         for number in range(max(runners, 1)):
             name = "listen.address" if not number else f"listen.address, actor {number + 1}"
@@ -208,6 +210,10 @@ def _ports(config: ServerConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     for key, page in (("recording.page address", config.page_listen), ("recording.metrics address", config.metrics_listen)):
         if page is not None:
             yield key, partial(_bind, page, key.partition(" ")[0])
+
+
+def _of_the_cluster() -> str:
+    raise SkippedError("the cluster is looked at by a start, before an actor is placed: its head and token, versions and room of its nodes")
 
 
 def _claim(address: Callable[[], str]) -> str:
