@@ -220,6 +220,12 @@ def test_a_file_that_cannot_be_read_is_advised_on_and_hides_no_check_of_the_mach
     assert found["algorithm"]["level"] == found["recording"]["level"] == found["listen.address"]["level"] == "skipped"
 
 
+def test_where_the_actors_of_a_cluster_listen_is_left_to_a_start(tmp_path: Path) -> None:
+    _, found = doctor("--run_folder", str(tmp_path / "run"), "--ray.address", "10.77.0.1:6379", "--listen.address", "node:9900")
+    assert found["listen.address"]["level"] == "skipped"
+    assert "the cluster is looked at by a start" in found["listen.address"]["found"]
+
+
 def test_what_has_a_port_or_the_run_folder_is_to_be_ended_by_a_command_that_names_its_run_folder(tmp_path: Path) -> None:
     from policyserver.common.settings import load
     from policyserver.server.config.server_config import ServerConfig
