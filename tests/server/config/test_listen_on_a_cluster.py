@@ -8,6 +8,7 @@ import pytest
 
 from policyserver.common.settings import SettingsError, load
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.preflight import looks
 
 SECRETS = {"listen.tls_certificate_file": "c", "listen.tls_key_file": "k", "listen.token_file": "t"}
 
@@ -20,8 +21,8 @@ def config(**settings: Any) -> ServerConfig:
     return load(ServerConfig, None, spaces | SECRETS | {name.replace("__", "."): value for name, value in settings.items()})
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9900", "localhost:9900", "[::1]:9900", "0.0.0.0:9900", "[::]:9900"])
-def test_an_address_that_each_machine_has_is_refused(address: str) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9900", "localhost:9900", "[::1]:9900"])
+def test_loopback_is_refused(address: str) -> None:
     with pytest.raises(SettingsError, match=r"listen.address: expected an address of each node's own, such as node:9900"):
         config(ray__address="auto", listen__address=address)
 
@@ -32,7 +33,14 @@ def test_others_are_looked_at_on_the_nodes(address: str) -> None:
 
 
 def test_what_clients_are_told_may_be_something_else() -> None:
-    config(ray__address="auto", listen__address="0.0.0.0:9900", listen__advertise="{node_ip}:{port}")
+    config(ray__address="auto", listen__address="127.0.0.1:9900", listen__advertise="{node_ip}:{port}")
+
+
+@pytest.mark.parametrize(("advertise", "warns"), [("", True), ("gate.example.com:{port}", False)])
+def test_where_clients_keep_the_host_by_which_they_came_it_is_said(advertise: str, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    look = looks(config(ray__address="auto", listen__address="0.0.0.0:9900", listen__advertise=advertise))["listen.advertise"]
+    look()
+    assert ("else set node:PORT, or listen.advertise" in caplog.text) == warns
 
 
 def test_a_node_needs_a_cluster() -> None:

@@ -115,7 +115,8 @@ def test_an_open_address_and_a_page_without_the_certificate_and_the_token_that_i
 @pytest.mark.long
 def test_secrets_that_would_be_asked_for_by_who_hears_rays_plain_text(tmp_path: Path, refused: Refused) -> None:
     options = ["--run_folder", str(tmp_path / "run"), "--ray.send_secrets", "true"]
-    refused([*options, "--ray.address", "10.0.0.1:6379"], 2, "ray.send_secrets: expected Ray's TLS (RAY_USE_TLS=1 here and on each node)")
+    joins = ["--ray.address", "10.0.0.1:6379", "--listen.advertise", "{node_ip}:{port}"]
+    refused([*options, *joins], 2, "ray.send_secrets: expected Ray's TLS (RAY_USE_TLS=1 here and on each node)")
     refused(options, 2, "send_secrets: expected ray.address with it")
 
 

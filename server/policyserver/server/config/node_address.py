@@ -40,7 +40,7 @@ def is_of_each_node(address: str) -> bool:
         return False
     if split_pattern(address) is not None:
         return True
-    host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
+    host = host_of(address)
     if host == "localhost" or "." in host:
         return False
     with contextlib.suppress(ValueError):
@@ -49,15 +49,19 @@ def is_of_each_node(address: str) -> bool:
     return True
 
 
-def is_of_no_machine(address: str) -> bool:
-    """Tell whether clients elsewhere reach no machine by an address, for each has it: loopback, or all addresses there are."""
-    host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
+def is_loopback(address: str) -> bool:
+    """Tell whether no other machine reaches an address."""
+    host = host_of(address)
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):
-        found = ipaddress.ip_address(host)
-        return found.is_loopback or found.is_unspecified
+        return ipaddress.ip_address(host).is_loopback
     return False
+
+
+def host_of(address: str) -> str:
+    """Return the host of an address, without the brackets of IPv6."""
+    return address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
 
 
 def interface_of(address: str) -> str:

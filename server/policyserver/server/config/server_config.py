@@ -19,7 +19,7 @@ from policyserver.server.config.admin_config import AdminConfig
 from policyserver.server.config.daemon_config import CheckpointsConfig, LearnerConfig, RollbackConfig, ServerRecordingConfig
 from policyserver.server.config.guard_config import GuardConfig
 from policyserver.server.config.log_config import LogConfig
-from policyserver.server.config.node_address import NODE, is_of_no_machine, split_pattern
+from policyserver.server.config.node_address import NODE, host_of, is_loopback, split_pattern
 from policyserver.server.config.policies_config import LIVE_NAMES, PoliciesConfig
 from policyserver.server.config.ray_config import RayConfig
 from policyserver.server.config.rllib_config import RLlibConfig, SpacesConfig
@@ -66,16 +66,16 @@ class ServerConfig(Config):
     def _check(self) -> None:
         if not self.ray.joins and split_pattern(self.listen.address) is not None:
             raise ValueError(f"listen.address: expected HOST:PORT without ray.address, received {self.listen.address!r}, a network")
-        if not self.ray.joins and self.listen.address.rpartition(":")[0] == NODE:
+        if not self.ray.joins and host_of(self.listen.address) == NODE:
             raise ValueError(f"listen.address: expected ray.address with {NODE!r}, which stands for a node of a Ray cluster; received none")
         if self.listen.advertise and not self.ray.joins:
             raise ValueError("listen.advertise: expected none without ray.address, for it is about serving actors on other machines")
         if self.ray.joins and not self.learner.enabled:
             raise ValueError("ray.address: expected none with learner.enabled = false, for a server that does not learn runs without Ray")
-        if self.ray.joins and not self.listen.advertise and is_of_no_machine(self.listen.address):
+        if self.ray.joins and not self.listen.advertise and is_loopback(self.listen.address):
             raise ValueError(
                 f"listen.address: expected an address of each node's own, such as {NODE}:9900, with ray.address, or listen.advertise, "
-                f"which says where clients find an actor; received {self.listen.address!r}, at which no other machine does"
+                f"which says where clients find an actor; received {self.listen.address!r}, at which only its own machine does"
             )
         there = (*LIVE_NAMES, *self.policies.load)
         for name in self.traffic.shares:

@@ -24,6 +24,7 @@ from policyserver.server.config.algorithm import (
     naming_setting,
     net_settings,
 )
+from policyserver.server.config.node_address import host_of
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
@@ -56,11 +57,23 @@ def looks(config: ServerConfig) -> dict[str, Callable[[], object]]:
     return {
         "spaces.action": functools.partial(check_action_space, config),
         "listen": functools.partial(check_listen, config.listen),
+        "listen.advertise": functools.partial(_check_told, config),
         "ray.send_secrets": functools.partial(_check_sending, config),
         "admin": functools.partial(network_access, config.admin, config.listen),
         **{key: functools.partial(page.token, key, "listen.") for key, page in pages.items() if page is not None},
         **{setting: functools.partial(_check_folder, folder, setting) for setting, folder in folders(config).items()},
     }
+
+
+def _check_told(config: ServerConfig) -> None:
+    """Warn where clients are told the host by which they came, of all actors: behind a gate that is right, else all but one are missed."""
+    listen = config.listen
+    if config.ray.joins and not listen.advertise and host_of(listen.address) in ("0.0.0.0", "::"):
+        logger.warning(
+            "listen.address %s: clients use the host by which they came, with another port for each serving actor. That is right behind a "
+            "gate, or a name that stands for all nodes; else set node:PORT, or listen.advertise",
+            listen.address,
+        )
 
 
 def _check_sending(config: ServerConfig) -> None:

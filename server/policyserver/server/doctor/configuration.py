@@ -50,6 +50,7 @@ _ADVICE = {
     "admin": _CERTIFICATES,
     "recording.page": _CERTIFICATES,
     "recording.metrics": _CERTIFICATES,
+    "listen.advertise": "listen at node:PORT, or say where clients find each actor",
     "ray.send_secrets": "switch Ray's TLS on, here and on each node, or put certificate, key and token on each node",
 }
 _POLICIES = "policies.load."
@@ -69,6 +70,7 @@ _OF_CHECKPOINTS = (*_OF_FOLDERS, "checkpoints.restore", "spaces", "connectors", 
 _NEEDS = {
     "spaces.action": ("spaces", "algorithm.name"),
     "admin": ("admin", "listen"),
+    "listen.advertise": ("listen", "ray"),
     "ray.send_secrets": ("ray",),
     "recording.page": ("recording.page", "listen"),
     "recording.metrics": ("recording.metrics", "listen"),
@@ -144,6 +146,8 @@ def _described(config: ServerConfig, name: str, look: Callable[[], object]) -> s
             return _certificate(found.certificate_ends_s) if isinstance(found, NetworkAccess) else "a socket for this user alone"
         case "spaces.action":
             return f"{config.spaces.observation_space} -> {config.spaces.action_space}"
+        case "listen.advertise":
+            return f"clients are told {listen.advertise or 'where each actor listens'}"
         case "ray.send_secrets":
             return "certificate, key and token go to the actors" if config.ray.send_secrets else "nothing is sent"
         case "recording.page" | "recording.metrics":
