@@ -136,7 +136,7 @@ class ServerStats:
     steps_paused: Annotated[int, counter("steps")] = 0
     """Steps recorded while learning was paused, which are never handed off."""
     steps_cut_off: Annotated[int, counter("steps")] = 0
-    """Steps recorded while the daemon was silent, which are never handed off."""
+    """Steps recorded while the daemon was silent, and after that until the learner asked, which are never handed off."""
     daemon_silent_s: Annotated[float, newest("s")] = 0.0
     """How long the daemon has been silent to this serving process, since that was noticed; 0 while it is heard of."""
     steps_waiting: Annotated[int, gauge("steps")] = 0

@@ -60,7 +60,20 @@ class Actor:
         self.loop.stop(0.0)
 
 
-class Learner:
+class EndsByThemselves:
+    """What is done around an end: nothing, for actors that end by themselves in time."""
+
+    def begin(self, index: int) -> None:
+        pass
+
+    def kill(self, index: int) -> bool:
+        raise AssertionError(f"expected actor {index} to end by itself")
+
+    def given_up(self, index: int) -> None:
+        pass
+
+
+class Learner(EndsByThemselves):
     """Takes what the actors have, in turns, and does what it is asked between two turns."""
 
     def __init__(self, folder: Path) -> None:
@@ -99,15 +112,6 @@ class Learner:
     def ask(self, timeout_s: float, on_late: Callable[[Any], None], *, content: Any) -> Sequence[Any]:
         answers = self.link.ask(timeout_s, on_late, content=content)
         return [] if self.loses_reports else answers
-
-    def begin(self, index: int) -> None:
-        pass
-
-    def kill(self, index: int) -> bool:
-        raise AssertionError(f"expected actor {index} to end by itself")
-
-    def given_up(self, index: int) -> None:
-        pass
 
     def end(self, index: int, boot_id: str) -> Future[bool]:
         answer: Future[bool] = Future()
@@ -153,17 +157,8 @@ class Learner:
         self.link.close()
 
 
-class ForGood:
+class ForGood(EndsByThemselves):
     """Ends that no successor follows."""
 
     def __init__(self, learner: Learner) -> None:
         self.end = learner.end_for_good
-
-    def begin(self, index: int) -> None:
-        pass
-
-    def kill(self, index: int) -> bool:
-        raise AssertionError(f"expected actor {index} to end by itself")
-
-    def given_up(self, index: int) -> None:
-        pass

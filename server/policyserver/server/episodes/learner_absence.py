@@ -1,4 +1,4 @@
-"""Whether recorded steps reach the learner: not while learning is paused, and not while the daemon is silent."""
+"""Whether recorded steps reach the learner: not while learning is paused, nor from the daemon's silence until the learner asks."""
 
 from __future__ import annotations
 
