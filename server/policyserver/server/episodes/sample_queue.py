@@ -46,7 +46,7 @@ class SampleQueue:
         self.is_paused = False
         """Learning is paused: what comes is let go, and counted in `steps_paused`."""
         self.is_cut_off = False
-        """The daemon is silent, or the learner has not asked since: what comes is let go, and counted in `steps_cut_off`, whether learning is paused or not."""
+        """The daemon is silent, or the learner has not asked since: what comes is let go and counted in `steps_cut_off`, paused or not."""
         self.is_draining = False
         """The server stops: no client is held up, and what comes may be too late for the learner."""
 
