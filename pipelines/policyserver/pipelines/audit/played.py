@@ -52,7 +52,8 @@ class Played:
     episodes: dict[int, Episode] = field(default_factory=dict)
     """The episodes, also those that were begun for others' sake."""
     observations: dict[int, Observations] = field(default_factory=dict)
-    """What they observed at each bar, the last one's too if it was played, float32 (bars, size)."""
+    """What they observed at each bar, the last one's too if it was played, float32 (bars, size); of others than those asked for, as far
+    as they came before the run ended."""
     actions: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     """What they were to do, (n_steps, ...)."""
     recorded: dict[int, dict[str, Recorded]] = field(default_factory=dict)
