@@ -31,6 +31,14 @@ def end(daemon: ClusterDaemon) -> None:
     assert daemon.process.wait(40.0) == 0, daemon.text()
 
 
+def play_with_two(daemon: ClusterDaemon, count: int) -> None:
+    """Play so many episodes with both of its actors until it has learned."""
+    daemon.wait_for("ready after")
+    player = Player(daemon.host, daemon.addresses()[0], count)
+    until(lambda: player.newest()["version"] > 0 and len(player.newest()["runners"]) == 2, 120.0, daemon)
+    player.stop()
+
+
 def test_by_labels_spread_and_packed_with_code_of_ones_own(four_hosts: Sequence[Host]) -> None:
     first, *others = four_hosts
     zone = option_of_ray_start("--labels=zone=a")
@@ -66,11 +74,15 @@ def test_by_labels_spread_and_packed_with_code_of_ones_own(four_hosts: Sequence[
     player.stop()
     end(daemon)
 
-    several = ("--ray.placement", "pack", "--ray.serving_labels", '{zone = "in(b, c)"}')
-    packed = ClusterDaemon(cluster, SETTINGS + CARTPOLE, *several, run_folder="/tmp/packed")
-    packed.wait_for("ready after")
-    assert actors_on(others) in ([0, 2, 0], [0, 0, 2]), "both on one node"
+    nodes = ("--ray.serving_labels", '{zone = "in(b, c)"}')  # each has room for all of them
+    packed = ClusterDaemon(cluster, SETTINGS + CARTPOLE, "--ray.placement", "pack", *nodes, run_folder="/tmp/packed")
+    play_with_two(packed, 16)
+    assert actors_on(others) in ([0, 2, 0], [0, 0, 2])
     assert sorted(address.partition(":")[2] for address in packed.addresses()) == ["9900", "9901"]
-    player = Player(first, packed.addresses()[0], 16)
-    until(lambda: player.newest()["version"] > 0 and len(player.newest()["runners"]) == 2, 120.0, packed)
     end(packed)
+
+    spread = ClusterDaemon(cluster, SETTINGS + CARTPOLE, *nodes, run_folder="/tmp/spread")
+    play_with_two(spread, 17)
+    assert actors_on(others) == [0, 1, 1]
+    assert sorted(address.partition(":")[2] for address in spread.addresses()) == ["9900", "9900"]
+    end(spread)

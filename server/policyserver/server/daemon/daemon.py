@@ -25,7 +25,7 @@ from policyserver.server.daemon.actor_loads import ActorLoads
 from policyserver.server.daemon.admin_answers import AdminAnswers
 from policyserver.server.daemon.bounded_fetch import bound_fetches
 from policyserver.server.daemon.checkpoints import CheckpointFolder
-from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
+from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError, last_line
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
@@ -264,12 +264,11 @@ class Daemon:
         ray_process.start(cpu_tickets(rllib_config), before_retry=self._leave_if_stopped)
         if config.ray.joins:
             actors.let_actors_in(ending)
+            from policyserver.server.daemon.cluster_room import check_cluster
             from policyserver.server.daemon.predecessor import take_over
-            from policyserver.server.daemon.ray_nodes import check_nodes, learner_place, serving_place
 
             take_over(config.run_folder)
-            check_nodes(serving_place(config.ray, rllib_config), rllib_config.num_env_runners)
-            check_nodes(learner_place(config.ray, rllib_config), rllib_config.num_learners)
+            check_cluster(config, rllib_config)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)
@@ -285,7 +284,9 @@ class Daemon:
         except Exception as error:
             self._leave_if_stopped()
             logger.exception("the algorithm can't be built")
-            raise DaemonError("the algorithm can't be built, or its serving actor did not start; the error is in the log above") from error
+            raise DaemonError(
+                f"the algorithm can't be built, or its serving actor did not start: {last_line(error)}; the log above has all of it"
+            ) from error
         ending.callback(self._end_in_time, algorithm.stop, "a serving actor is killed with Ray")
         if config.ray.joins:
             self._actor_health.watch(algorithm)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.node_labels import fits
 from policyserver.server.config.ray_config import RayConfig
+from policyserver.server.daemon.asked_nodes import ask_nodes
 from policyserver.server.daemon.ray_join import alive_nodes
 from policyserver.server.daemon.remote_learners import learner_resources
 from policyserver.server.processes.package_version import version_reader
@@ -19,20 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 60.0
 VARIABLES = {"RAY_worker_niceness": "0", "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client"}
 """What `ray start` must be given on a node that serves: else its workers come behind others, and take a tenth more time for an action."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    """What a node has."""
-
-    name: str
-    versions: Mapping[str, str]
-    """By what they are of; our own ends in a sum of the sources, for two commits may have one version."""
-    missing: tuple[str, ...]
-    """Variables of `VARIABLES` that its workers lack."""
 
 
 class Place(NamedTuple):
@@ -69,6 +57,11 @@ def learner_place(config: RayConfig, rllib_config: AlgorithmConfig) -> Place:
     return Place("learner", "learners", learner_resources(rllib_config), config.learner_labels)
 
 
+def fitting_nodes(place: Place) -> list[dict[str, Any]]:
+    """List the nodes on which an actor may be put, as Ray describes them."""
+    return [node for node in alive_nodes() if place.has(node)]
+
+
 def check_nodes(place: Place, actors: int) -> None:
     """Refuse nodes on which an actor of this server may be put and that have other versions than this process.
 
@@ -85,7 +78,7 @@ def check_nodes(place: Place, actors: int) -> None:
         return
     kind, what, resources, _ = place
     nodes = alive_nodes()
-    fit = [node for node in nodes if place.has(node)]
+    fit = fitting_nodes(place)
     room = (
         sum(int(min(node["Resources"].get(name, 0.0) // amount for name, amount in resources.items())) for node in fit) if resources else 0
     )
@@ -95,51 +88,38 @@ def check_nodes(place: Place, actors: int) -> None:
             f"ray.{kind}_labels" if lack_labels else f"ray.{kind}_resources",
             "",
             f"expected nodes with room for {actors} {what} {place}, found room for {room} on "
-            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}; start nodes with "
+            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}{_unknown(resources, nodes)}; start nodes with "
             f"{'`--labels`' if lack_labels else '`--resources`'}, or fewer {what}",
         )
     here = _look()()
-    for node in _ask(fit):
+    for name, (versions, lacking) in ask_nodes(fit, _look(), "which versions it has").items():
         for part, version in here[0].items():
-            if (there := node.versions.get(part, "none")) != version:
+            if (there := versions.get(part, "none")) != version:
                 raise SettingsError(
                     "ray.address",
                     "",
-                    f"node {node.name} has {part} {there}, expected {version} as this process has; install that one there, or keep {what} "
+                    f"node {name} has {part} {there}, expected {version} as this process has; install that one there, or keep {what} "
                     f"from that node by ray.{kind}_resources or ray.{kind}_labels",
                 )
-        if node.missing and kind == "serving":
+        if lacking and kind == "serving":
             logger.warning(
                 "node %s was started without %s: serving actors there are slower; give these environment variables to its `ray start`",
-                node.name, ", ".join(f"{name}={VARIABLES[name]}" for name in node.missing),
+                name, ", ".join(f"{variable}={VARIABLES[variable]}" for variable in lacking),
             )  # fmt: skip
 
 
-def _ask(nodes: list[dict[str, Any]]) -> list[_Node]:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    look = ray.remote(num_cpus=0, max_retries=0)(_look())
-    asked = {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"] = look.options(scheduling_strategy=there).remote()
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_TIMEOUT_S)
-    found = []
-    for name, answer in asked.items():
-        try:
-            versions, missing = ray.get(answer, timeout=0.0)
-        except Exception as error:
-            reason = " ".join(str(error).split())[-300:] or type(error).__name__
-            raise SettingsError(
-                "ray.address", "", f"node {name} did not say within {_TIMEOUT_S:g} s which versions it has: {reason}"
-            ) from error
-        found.append(_Node(name, versions, missing))
-    return found
+def _unknown(resources: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> str:
+    """Say, for a refusal, which resources no node has, and which ones they have: one may be misspelt."""
+    named = sorted({name for node in nodes for name in node["Resources"] if ":" not in name})
+    unknown = sorted(resources.keys() - set(named))
+    return f" (none has {', '.join(unknown)}; they have {', '.join(named)})" if unknown else ""
 
 
 def _look() -> Callable[[], tuple[dict[str, str], tuple[str, ...]]]:
-    """Return the function that says what a process has. A node may lack our package, so it travels by value and imports nothing of it."""
+    """Return the function that says what versions a process has, and which of `VARIABLES` it lacks.
+
+    A node may lack our package, so it travels by value and imports nothing of it.
+    """
     variables, version = tuple(VARIABLES), version_reader()
 
     def look() -> tuple[dict[str, str], tuple[str, ...]]:

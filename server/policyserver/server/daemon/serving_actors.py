@@ -95,7 +95,7 @@ class ServingActors:
         if self._config.ray.joins:
             from policyserver.server.daemon.cluster_room import check_room
 
-            check_room(self._config.ray, self._algorithm.config, more)
+            check_room(self._config, self._algorithm.config, more)
 
     def build(self, wait: Callable[[float], bool]) -> tuple[Any, str]:
         """Start the next actor's process, and return Ray's handle of it and where it listens; RLlib does not know of it yet.
