@@ -20,7 +20,7 @@ from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 from tests.documents import commands
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
 
 REDIS_PORT = 6380
 PAUSE_S = 6.0
