@@ -38,20 +38,16 @@ def test_a_node_whose_files_cannot_be_used_is_named_with_the_file(two_hosts: Seq
     daemon.wait_for(f"listen.token_file: node {second.address} ({second.name}) has another token than this machine")
 
 
-@pytest.mark.parametrize(("host", "expected"), [("eth7", "an interface of this machine"), ("192.0.2.7", "an address of its own")])
-def test_a_node_without_the_address_is_named(two_hosts: Sequence[Host], host: str, expected: str) -> None:
+def test_an_address_that_a_node_lacks_is_named_and_a_resource_that_none_has(two_hosts: Sequence[Host]) -> None:
     first, second = two_hosts
     cluster = Cluster(two_hosts)
-    serve = serve_command(first, ONE_ACTOR.replace("node:9900", f"{host}:9900"))
-    text = refused(first.complete(*serve, env=cluster.environment))
-    assert f"listen.address: node {second.address} ({second.name}): expected " in text
-    assert expected in text
-    assert host in text
+    for host, expected in (("eth7", "an interface of this machine"), ("192.0.2.7", "an address of its own")):
+        serve = serve_command(first, ONE_ACTOR.replace("node:9900", f"{host}:9900"))
+        text = refused(first.complete(*serve, env=cluster.environment))
+        assert f"listen.address: node {second.address} ({second.name}): expected " in text
+        assert expected in text
+        assert host in text
 
-
-def test_a_resource_that_no_node_has_is_named_with_those_that_they_have(two_hosts: Sequence[Host]) -> None:
-    first, _ = two_hosts
-    cluster = Cluster(two_hosts)
     serve = serve_command(first, ONE_ACTOR.replace("{serving = 1}", "{servng = 1}"))
     text = refused(first.complete(*serve, env=cluster.environment))
     assert "found room for 0 on no node (none has servng; they have CPU, memory, object_store_memory, serving)" in text
