@@ -1,4 +1,4 @@
-"""`policy-server doctor` on a host of a cluster and on another one: head, token, node and room are looked at before a start, in a line each."""
+"""`policy-server doctor` on a host of a cluster and on another one: head, token, node and room are looked at before a start."""
 
 from __future__ import annotations
 

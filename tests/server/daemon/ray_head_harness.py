@@ -20,7 +20,7 @@ class Head(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = handler_call_details.method
-        carried = {key: value for key, value in handler_call_details.invocation_metadata or ()}
+        carried = dict(handler_call_details.invocation_metadata or ())
 
         def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
             if self._token and carried.get("authorization") != f"Bearer {self._token}":

@@ -1,4 +1,4 @@
-"""Serving actors on a cluster get a configuration by value, the first ones and later ones, unless it is so large that Ray stores it anyhow."""
+"""Serving actors on a cluster get a configuration by value, also later ones, unless it is so large that Ray stores it anyhow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has RLlib give a serving actor its configuration by value, so that Ray restarts the actor without the object store of the daemon's node."""
+"""Has RLlib give a serving actor its configuration by value, so that Ray restarts the actor without an object of the daemon's node."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MOST_BYTES = 90_000
 def configured_by_value(config: RayConfig) -> Iterator[None]:
     """Have the algorithm that is built meanwhile, and what makes actors for its group later, pass the configuration itself.
 
-    RLlib passes a reference to it. Of an actor that may be restarted Ray then logs an error at the start: the restart fails where the object
-    is lost.
+    RLlib passes a reference to it. Of an actor that may be restarted Ray then logs an error at the start: its restart fails where the
+    object is lost.
     """
     if not config.joins:
         yield

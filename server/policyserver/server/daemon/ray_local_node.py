@@ -1,4 +1,4 @@
-"""Whether a node of a Ray cluster runs on this machine, without which no program here can join it: Ray itself looks for one for a minute."""
+"""Whether a node of a Ray cluster runs on this machine, without which no program here can join it: Ray looks for one for a minute."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_node_here(address: str, metadata: Metadata) -> bool | None:
     """Tell whether a node of a cluster runs on this machine, as Ray finds it: by its process, whatever its addresses.
 
     Returns:
-        None where Ray nodes run here that the head does not know as alive. Where the head does not say, a node that runs here is one of its.
+        None where Ray nodes run here that the head does not know as alive. Where the head does not say, a node here is one of its.
     """
     from ray._private import services
 

@@ -36,20 +36,16 @@ def accepted_token(address: str) -> Metadata:
         raise SettingsError(
             _KEY,
             "",
-            f"the Ray cluster at {address} asks for a token: expected one in {_place()}, which is missing, empty or can't be read; Ray takes "
-            f"that of {_TOKEN}, of the file that {_FILE} names, or of {_DEFAULT_FILE}, in this order",
+            f"the Ray cluster at {address} asks for a token: expected one in {_place()}, which is missing, empty or can't be read; Ray "
+            f"takes that of {_TOKEN}, of the file that {_FILE} names, or of {_DEFAULT_FILE}, in this order",
         )
-    try:
-        code = probe(address, token)
-    except ValueError as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise _no_text() from None  # gRPC's error has the token in it
-    if code == grpc.StatusCode.UNAUTHENTICATED:
+    if not all(value.isascii() and value.isprintable() for _, value in token):  # which no call can carry
+        raise _no_text()
+    if probe(address, token) == grpc.StatusCode.UNAUTHENTICATED:
         raise SettingsError(
             _KEY,
             "",
-            f"the token in {_place()} is not that of the Ray cluster at {address}; put the one there with which `ray start --head` was given",
+            f"the token in {_place()} is not that of the Ray cluster at {address}; put the one there that `ray start --head` was given",
         )
     return token
 
