@@ -23,7 +23,7 @@ def refuse_without_node(address: str, metadata: Metadata) -> None:
         metadata: What lets this process in there.
 
     Raises:
-        DaemonError: There is none; one may be started later, so that no setting is blamed.
+        DaemonError: There is no such node; one may be started later, so that no setting is blamed.
     """
     began_s = time.monotonic()
     while not (is_here := is_node_here(address, metadata)):
