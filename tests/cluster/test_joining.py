@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import policyserver.server
-from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, ClusterDaemon, serve_command, write_secrets
+from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, ClusterDaemon, serve_command, with_token, write_secrets
 from tests.cluster.hosts import Host
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
@@ -27,11 +28,6 @@ def test_a_cluster_of_others_is_refused(two_hosts: Sequence[Host]) -> None:
     own_file = Path(policyserver.server.__file__)
     second.replace(own_file, own_file.read_bytes() + b"\n# another commit\n")
     cluster = Cluster(two_hosts)
-    serve = serve_command(first, SETTINGS)
-
-    text = refused(first.complete(*serve, env={}))
-    assert "ray.address" in text
-    assert "RAY_AUTH_MODE and token" in text
 
     one_actor = serve_command(first, SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1"))
     text = refused(first.complete(*one_actor, env=cluster.environment))
@@ -42,6 +38,30 @@ def test_a_cluster_of_others_is_refused(two_hosts: Sequence[Host]) -> None:
     text = refused(first.complete(*serve_command(first, SETTINGS), env=cluster.environment))
     assert "room for 2 serving actors" in text
     assert "found room for 1" in text
+
+
+def test_what_keeps_a_machine_out_is_told_within_seconds_and_each_cause_by_itself(two_hosts: Sequence[Host]) -> None:
+    first, second = two_hosts
+    cluster = Cluster([first])
+    write_secrets(two_hosts, CERTIFICATE, KEY, TOKEN)
+    of_another = with_token()
+
+    def refusal(host: Host, environment: Mapping[str, str], status: int = 2) -> str:
+        began_s = time.monotonic()
+        done = host.complete(*serve_command(host, SETTINGS), env=environment)
+        assert time.monotonic() - began_s < 15.0
+        assert of_another["RAY_AUTH_TOKEN"] not in done.stdout
+        assert len(done.stdout.splitlines()) == 1, done.stdout
+        text = refused(done, status)
+        assert "ray.address: " in text
+        return text
+
+    assert "expected the environment variable RAY_AUTH_MODE to be 'token' here, too, received none" in refusal(first, {})
+    assert "expected one in the file ~/.ray/auth_token, which is missing" in refusal(first, {"RAY_AUTH_MODE": "token"})
+    assert "the token in the environment variable RAY_AUTH_TOKEN is not that of the Ray cluster" in refusal(first, of_another)
+
+    text = refusal(second, cluster.environment, status=1)  # a node may be there later: a service manager tries again
+    assert f"on this machine ({second.name}): no Ray node runs here; its nodes are {first.address}. Run `ray start --address=" in text
 
 
 def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hosts: Sequence[Host]) -> None:

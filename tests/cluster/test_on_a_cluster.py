@@ -31,6 +31,7 @@ def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
         assert len(host.processes(ACTOR)) == 1, "spread over the nodes that serve"
     assert not first.processes(ACTOR)
     assert "was started without" not in daemon.text(), "ray start was given what it should"
+    assert "actor restart will fail" not in daemon.text(), "Ray restarts an actor without an object of the daemon's"
     assert {address.partition(":")[0] for address in daemon.addresses()} == {host.address for host in others}
     player = Player(first, daemon.addresses()[1], 32)
     until(lambda: player.newest()["version"] >= 3, 120.0, daemon)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -15,39 +11,9 @@ import pytest
 from policyserver.common.settings import SettingsError
 from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.ray_authentication import refuse_insecure
-from tests.ports import DIRECT
+from tests.server.daemon.ray_head_harness import head
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
-
-
-class Head(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    """What answers the probe as a head does: with a token, a call without one is refused."""
-
-    def __init__(self, has_token: bool) -> None:
-        self._has_token = has_token
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        assert handler_call_details.method == "/ray.rpc.NodeInfoGcsService/CheckAlive"
-
-        def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
-            if self._has_token:
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "a token is missing")
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(answer)
-
-
-@contextlib.contextmanager
-def head(*, has_token: bool, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, handlers=[Head(has_token)], options=DIRECT)
-        where = "127.0.0.1:0"
-        port = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(0).wait()
 
 
 @pytest.fixture
@@ -63,26 +29,26 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> grpc.ServerC
 
 
 def test_a_token_is_authentication() -> None:
-    with head(has_token=True) as address:
-        refuse_insecure(address, insecure=False)
+    with head(token="right") as address:
+        assert refuse_insecure(address, insecure=False), "it is asked for"
 
 
 def test_neither_token_nor_tls_is_refused_unless_it_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
-    with head(has_token=False) as address:
+    with head() as address:
         with pytest.raises(SettingsError, match=rf"ray\.address: the Ray cluster at {address} lets anyone .* or set ray\.insecure = true"):
             refuse_insecure(address, insecure=False)
-        refuse_insecure(address, insecure=True)
+        assert not refuse_insecure(address, insecure=True), "no token is asked for"
     assert "joined all the same (ray.insecure)" in caplog.text
 
 
 def test_a_token_with_tls_is_authentication(certificate: grpc.ServerCredentials, caplog: pytest.LogCaptureFixture) -> None:
-    with head(has_token=True, credentials=certificate) as address:
+    with head(token="right", credentials=certificate) as address:
         refuse_insecure(address, insecure=False)
     assert caplog.text == ""
 
 
 def test_tls_alone_is_refused_unless_it_is_wanted(certificate: grpc.ServerCredentials, caplog: pytest.LogCaptureFixture) -> None:
-    with head(has_token=False, credentials=certificate) as address:
+    with head(credentials=certificate) as address:
         with pytest.raises(SettingsError, match=r"takes requests of anyone who reaches it; give all .* or set ray\.insecure = true"):
             refuse_insecure(address, insecure=False)
         refuse_insecure(address, insecure=True)
@@ -90,13 +56,13 @@ def test_tls_alone_is_refused_unless_it_is_wanted(certificate: grpc.ServerCreden
 
 
 def test_tls_here_and_none_there_is_refused(certificate: grpc.ServerCredentials) -> None:
-    with head(has_token=False) as address, pytest.raises(DaemonError, match="with Ray's TLS, for RAY_USE_TLS is set here, received UNAV"):
+    with head() as address, pytest.raises(DaemonError, match="with Ray's TLS, for RAY_USE_TLS is set here, received UNAV"):
         refuse_insecure(address, insecure=True)
 
 
 def test_tls_there_and_none_here_is_refused(certificate: grpc.ServerCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_USE_TLS")
-    with head(has_token=True, credentials=certificate) as address, pytest.raises(DaemonError, match="needs RAY_USE_TLS=1 here, too"):
+    with head(token="right", credentials=certificate) as address, pytest.raises(DaemonError, match="needs RAY_USE_TLS=1 here, too"):
         refuse_insecure(address, insecure=True)
 
 

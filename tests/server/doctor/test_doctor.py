@@ -220,10 +220,15 @@ def test_a_file_that_cannot_be_read_is_advised_on_and_hides_no_check_of_the_mach
     assert found["algorithm"]["level"] == found["recording"]["level"] == found["listen.address"]["level"] == "skipped"
 
 
-def test_where_the_actors_of_a_cluster_listen_is_left_to_a_start(tmp_path: Path) -> None:
-    _, found = doctor("--run_folder", str(tmp_path / "run"), "--ray.address", "10.77.0.1:6379", "--listen.address", "node:9900")
+def test_a_cluster_without_a_head_is_a_fault_and_what_needs_the_head_is_left_out(tmp_path: Path) -> None:
+    head = free_address()
+    status, found = doctor("--run_folder", str(tmp_path / "run"), "--ray.address", head, "--listen.address", "node:9900")
+    assert status == 1
     assert found["listen.address"]["level"] == "skipped"
-    assert "the cluster is looked at by a start" in found["listen.address"]["found"]
+    assert "looked at by a start" in found["listen.address"]["found"]
+    assert found["Ray cluster"]["level"] == "fault"
+    assert f"expected a Ray cluster's head at {head}, received UNAVAILABLE" in found["Ray cluster"]["found"]
+    assert [found[name]["level"] for name in ("Ray token", "Ray node", "Ray room")] == ["skipped"] * 3
 
 
 def test_what_has_a_port_or_the_run_folder_is_to_be_ended_by_a_command_that_names_its_run_folder(tmp_path: Path) -> None:

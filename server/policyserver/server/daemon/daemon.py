@@ -19,6 +19,7 @@ from policyserver.server.config.algorithm import algorithm_config, check_devices
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.control.admin_server import AdminServer
+from policyserver.server.daemon.actor_arguments import configured_by_value
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.actor_link import ActorLink, open_link
 from policyserver.server.daemon.actor_loads import ActorLoads
@@ -279,7 +280,7 @@ class Daemon:
         _share_the_machine(config)
         keep_results_in(ray_process.folder)
         try:
-            with placing(config.ray), reaching_each_other(config.ray):
+            with placing(config.ray), configured_by_value(config.ray), reaching_each_other(config.ray):
                 algorithm = rllib_config.build_algo()
         except Exception as error:
             self._leave_if_stopped()

@@ -28,7 +28,7 @@ from policyserver.server.config.node_address import host_of
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_security import network_access
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
-from policyserver.server.daemon.ray_authentication import has_tls
+from policyserver.server.daemon.ray_tls import has_tls
 from policyserver.server.grpc_front.listen_security import check_listen
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,19 @@ import logging
 import os
 import socket
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.ray_config import FROM_ENVIRONMENT, RayConfig, check_cluster_address
+from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.private_folder import PrivateFolder
 from policyserver.server.daemon.ray_authentication import refuse_insecure
+from policyserver.server.daemon.ray_local_node import refuse_without_node
 from policyserver.server.daemon.ray_start import keeping_sigterm
+from policyserver.server.daemon.ray_token import accepted_token
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KEY = "ray.address"
+_MOST_REASON_CHARS = 500
 _LOCAL_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 """What concerns this process alone; what a node's processes read is given to `ray start`."""
 
@@ -34,16 +39,17 @@ class JoinedRay:
         """Find the cluster and make this process's private folder, as `RayProcess` does; nothing is joined yet.
 
         Raises:
-            SettingsError: There is no cluster, it asks for no authentication, or the folder can't be made.
-            DaemonError: Its head does not answer.
+            SettingsError: There is no cluster, it asks for no authentication or for another token, or the folder can't be made.
+            DaemonError: Its head does not answer, or this machine has no node of it.
         """
         self._config = config
+        os.environ.update({name: os.environ.get(name, value) for name, value in _LOCAL_VARIABLES.items()})  # before Ray is imported
         self.address = cluster_address(config)
-        refuse_insecure(self.address, insecure=config.insecure)
+        asks_for_token = refuse_insecure(self.address, insecure=config.insecure)
+        refuse_without_node(self.address, accepted_token(self.address) if asks_for_token else ())
         self._folder = PrivateFolder(pointer)
         self.folder = self._folder.path
         self._stopped = False
-        os.environ.update({name: os.environ.get(name, value) for name, value in _LOCAL_VARIABLES.items()})
 
     @property
     def local_host(self) -> str:
@@ -77,12 +83,9 @@ class JoinedRay:
                 )
         except Exception as error:
             ray.shutdown()
-            reason = " ".join(str(error).split())
+            reason = textwrap.shorten(str(error), _MOST_REASON_CHARS, placeholder=" ...")
             raise SettingsError(
-                _KEY,
-                "",
-                f"the cluster at {self.address} can't be joined: {reason[:500]}; this machine must have a node of it "
-                "(`ray start --address=...`), and this process the cluster's RAY_AUTH_MODE and token",
+                _KEY, "", f"the cluster at {self.address} can't be joined: {reason}; Ray's logs on this machine may say more"
             ) from error
         there = float(ray.cluster_resources().get("CPU", 0.0))
         if there < num_cpus - 1:  # the driver itself takes no ticket
@@ -112,7 +115,8 @@ def cluster_address(config: RayConfig) -> str:
     """Return HOST:PORT of the cluster's head.
 
     Raises:
-        SettingsError: No Ray node runs on this machine, or the environment names no cluster.
+        SettingsError: The environment names no cluster.
+        DaemonError: No Ray node runs on this machine; one may be started later, so that no setting is blamed.
     """
     address = config.address
     if address == FROM_ENVIRONMENT:
@@ -132,9 +136,7 @@ def cluster_address(config: RayConfig) -> str:
     with contextlib.suppress(Exception):  # whatever Ray raises where it finds none
         found = services.canonicalize_bootstrap_address("auto")
     if not found:
-        raise SettingsError(
-            _KEY, "", "expected a Ray node on this machine with 'auto', found none; run `ray start` first, or name HOST:PORT"
-        )
+        raise DaemonError(f"{_KEY}: expected a Ray node on this machine with 'auto', found none; run `ray start` first, or name HOST:PORT")
     return str(found)
 
 

@@ -217,7 +217,9 @@ def _ports(config: ServerConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _of_the_cluster() -> str:
-    raise SkippedError("the cluster is looked at by a start, before an actor is placed: its head and token, versions and room of its nodes")
+    raise SkippedError(
+        "the cluster's nodes are looked at by a start, before an actor is placed: addresses, certificates and versions there"
+    )
 
 
 def _claim(address: Callable[[], str]) -> str:

@@ -67,7 +67,7 @@ def run(parsed: argparse.Namespace, out: LastingStream, environment: Mapping[str
 
 def _findings(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Carry out one check after the other; those of settings that can't be used are skipped."""
-    from policyserver.server.doctor import configuration, machine, services  # which import half of the server
+    from policyserver.server.doctor import cluster, configuration, machine, services  # which import half of the server
 
     read: list[Mended[ServerConfig]] = []
 
@@ -86,6 +86,7 @@ def _findings(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Ite
     for check in (
         *machine.checks(learns=config.learner.enabled, max_clients=config.listen.max_clients),
         *configuration.checks(config, parsed.checkpoint),
+        *cluster.checks(config),
         *services.checks(config, grafana, environment.get("GRAFANA_TOKEN", "")),
     ):
         unknown = [setting for setting in check.settings if mended.is_replaced(setting)]
