@@ -40,8 +40,12 @@ def trained_run(tmp_path: Path) -> ServerConfig:
     return config
 
 
-def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
+def ctl_steers_what_needs_no_learner(run_folder: Path, address: str, instance_id: str) -> None:
     status = ctl_answer(run_folder, "status")
+    assert status["instance_id"] == instance_id, "that of each handshake"
+    wait_until(lambda: ctl_answer(run_folder, "status")["serving_actors"][0]["state"] == "serving", "the first report")
+    (alone,) = ctl_answer(run_folder, "status")["serving_actors"]
+    assert (alone["number"], alone["addresses"], alone["host"], alone["weights_seq_no"]) == (0, [address], "", 70)
     assert (status["state"], status["learning"], status["checkpoint"], status["weights_seq_no"]) == ("serving", "absent", 1, 70)
     for action in (["pause"], ["rollback", "1"]):
         ended = ctl(run_folder, *action)
@@ -80,7 +84,8 @@ def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
             assert (stats.steps_waiting, stats.steps_handed_off, stats.steps_dropped) == (0, 0, 0)
             assert stats.training is not None
             assert (stats.training.weights_seq_no, client.weights_seq_no) == (70, 70)
-        ctl_steers_what_needs_no_learner(tmp_path / "alone")
+            instance_id = client.server_info().instance_id
+        ctl_steers_what_needs_no_learner(tmp_path / "alone", address, instance_id)
         wait_until(lambda: "policy_server_actions_total{" in page(metrics, "metrics"), "the first report")
         assert "policy_server_learner_enabled 0.0\n" in page(metrics, "metrics")
         assert page(metrics, "readyz").startswith("ok")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 
 from policyserver.server.config.link_address import RemoteAddress
@@ -38,6 +39,10 @@ class ActorAddresses:
     def is_on_cluster(self) -> bool:
         """Whether the serving instances may be on several machines."""
         return isinstance(self._config.driver_link, RemoteAddress)
+
+    def machine(self) -> dict[str, str]:
+        """Return by what this one's machine is known, as fields of a `ServingReport`; nothing if all are on one machine."""
+        return {"host": socket.gethostname(), "node_address": node_ip()} if self.is_on_cluster else {}
 
     def own(self, index: int | None = None) -> str:
         """Return the address to listen on of the instance with this index of RLlib's, or of this one."""
