@@ -72,6 +72,7 @@ def test_a_connection_that_is_probed_each_second_stays_open(serve: ServingLoopHa
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_it_stays_open_through_a_proxy_too(serve: ServingLoopHarness, tmp_path: Path, missing_service: MissingService) -> None:
     with nginx(serve.address, tmp_path, missing_service) as address:
         stays_open(address)

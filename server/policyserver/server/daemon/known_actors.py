@@ -53,7 +53,8 @@ class KnownActors:
             episodes_open=int(counters["episodes_open"]),
             boot_id=str(counters["boot_id"])[:_MOST_TEXT],
         )
-        counted, rate = (float(counters["uptime_s"]), int(counters["actions"])), None
+        counted = float(counters["uptime_s"]), int(counters["actions"])
+        rate: float | None = None
         with self._lock:
             before = self._known.get(report.number)
             if before is not None and before.answer.boot_id == answer.boot_id:
