@@ -98,13 +98,13 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             assert time.monotonic() - killed_at < 5.0
             late.end()
 
-            def told() -> list[tuple[int, str, list[str]]]:
+            def states() -> list[tuple[int, str, list[str]]]:
                 status = ctl_answer(tmp_path / "run", "status")
                 return [(each["number"], each["state"], each["addresses"]) for each in status["serving_actors"]]
 
-            while (states := [state for _, state, _ in told()]) != ["away", "serving"]:
-                assert time.monotonic() - killed_at < AWAY_S + 3.0, states
-            assert [(number, at) for number, _, at in told()] == [(1, [address]), (2, [endpoints[1]])]
+            while [state for _, state, _ in states()] != ["away", "serving"]:
+                assert time.monotonic() - killed_at < AWAY_S + 3.0, states()
+            assert [(number, at) for number, _, at in states()] == [(1, [address]), (2, [endpoints[1]])]
 
             # The next step of all episodes finds those of the dead actor lost, and only those.
             assert episodes.step(1.0) == 4
@@ -118,7 +118,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             played = play(episodes, lambda: iteration() >= reached + 3)
             after = client.stats_by_endpoint()
             assert tuple(after) == endpoints
-            assert [state for _, state, _ in told()] == ["serving", "serving"]
+            assert [state for _, state, _ in states()] == ["serving", "serving"]
             assert after[address].boot_id != dead.boot_id
             assert after[endpoints[1]].boot_id == before[endpoints[1]].boot_id
             assert after[address].actions > 0.25 * played

@@ -26,7 +26,7 @@ from policyserver.v1 import admin_service_pb2 as pb
 from policyserver.v1 import admin_service_pb2_grpc as pb_grpc
 from tests.commands import ctl, ctl_answer, run_here
 from tests.integration.daemon_process import DaemonProcess
-from tests.ports import free_ports
+from tests.ports import DIRECT, free_ports
 from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved
 from tests.services import wait_until
 
@@ -61,7 +61,7 @@ def ctl_steers_what_needs_no_learner(run_folder: Path, address: str, instance_id
 
 def status_of(run_folder: Path) -> pb.StatusResponse:
     """Ask the admin service in any thread, as `ctl` does in the main one."""
-    with grpc.insecure_channel(f"unix:{run_folder.joinpath('ray').resolve()}/{SOCKET}") as channel:
+    with grpc.insecure_channel(f"unix:{run_folder.joinpath('ray').resolve()}/{SOCKET}", DIRECT) as channel:
         return pb_grpc.AdminServiceStub(channel).Status(pb.StatusRequest(), timeout=READY_S)  # type: ignore[no-any-return]
 
 

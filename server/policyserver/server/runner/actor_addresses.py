@@ -40,9 +40,9 @@ class ActorAddresses:
         """Whether the serving instances may be on several machines."""
         return isinstance(self._config.driver_link, RemoteAddress)
 
-    def machine(self) -> dict[str, str]:
-        """Return by what this one's machine is known, as fields of a `ServingReport`; nothing if all are on one machine."""
-        return {"host": socket.gethostname(), "node_address": node_ip()} if self.is_on_cluster else {}
+    def machine(self) -> tuple[str, str]:
+        """Return the name of this one's machine and the address by which Ray knows it; both empty if all are on one machine."""
+        return (socket.gethostname(), node_ip()) if self.is_on_cluster else ("", "")
 
     def own(self, index: int | None = None) -> str:
         """Return the address to listen on of the instance with this index of RLlib's, or of this one."""

@@ -254,11 +254,13 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def report(self, told: Mapping[str, int] | None = None) -> ServingReport:
         """Return how a serving instance does, and the episodes that ended, but for those that were `told`: see `UntoldEpisodes`."""
         assert self._serving_loop is not None
+        host, node_address = self._machine
         report = dataclasses.replace(
             self._serving_loop.report(told, explores=bool(self.config.explore)),
             number=self._index,
             leaves=self._drains.is_set() or self._retirement.is_under_way,
-            **self._machine,
+            host=host,
+            node_address=node_address,
         )
         shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
         if shadow is None:
