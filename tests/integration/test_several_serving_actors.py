@@ -103,7 +103,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
                 return [(each["number"], each["state"], each["addresses"]) for each in status["serving_actors"]]
 
             while [state for _, state, _ in states()] != ["away", "serving"]:
-                assert time.monotonic() - killed_at < AWAY_S + 3.0, states()
+                assert time.monotonic() - killed_at < AWAY_S + 10.0, states()
             assert [(number, at) for number, _, at in states()] == [(1, [address]), (2, [endpoints[1]])]
 
             # The next step of all episodes finds those of the dead actor lost, and only those.
