@@ -103,6 +103,15 @@ def test_one_that_leaves_does_so_until_its_successor_answers(clock: Clock) -> No
     assert states(actors, range(1, 2), []) == ["serving"]
 
 
+def test_one_that_has_gone_to_be_replaced_is_leaving_though_it_did_not_say_so_itself(clock: Clock) -> None:
+    actors = KnownActors(clock)
+    actors.note_gone(1)
+    actors.note(report(1, 9.0, 10))
+    actors.note_gone(1)
+    clock.now_s += 2 * AWAY_S
+    assert states(actors, range(1, 2), []) == ["leaving"]
+
+
 def test_what_is_told_is_bounded_by_the_number_of_actors(clock: Clock) -> None:
     actors = KnownActors(clock)
     actors.note(report(1, 1.0, 0, addresses=("a" * 10_000,) * 1000, host="h" * 10_000, node_address="n" * 10_000, boot_id="b" * 10_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -64,6 +65,12 @@ class KnownActors:
                 else:
                     rate = (counted[1] - before.counted[1]) / seconds
             self._known[report.number] = _Known(answer, report.leaves, self._clock(), counted, rate)
+
+    def note_gone(self, number: int) -> None:
+        """Take note that an actor's process ends, so that a successor takes its place: until that answers, the actor is leaving."""
+        with self._lock:
+            if (known := self._known.get(number)) is not None:
+                self._known[number] = dataclasses.replace(known, leaves=True)
 
     def told(self, numbers: Sequence[int], silent: Collection[int] = ()) -> list[pb.ServingActor]:
         """Describe the actors of these numbers, those that should be there, and forget others; `silent` ones are on other machines."""
