@@ -10,8 +10,22 @@ from pathlib import Path
 import pytest
 
 import policyserver.server
-from tests.cluster.cluster import CERTIFICATE, KEY, PORT, SETTINGS, TOKEN, Cluster, ClusterDaemon, serve_command, with_token, write_secrets
+from tests.cluster.cluster import (
+    CERTIFICATE,
+    KEY,
+    PORT,
+    SETTINGS,
+    TOKEN,
+    Cluster,
+    ClusterDaemon,
+    Player,
+    serve_command,
+    until,
+    with_token,
+    write_secrets,
+)
 from tests.cluster.hosts import Host
+from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -79,6 +93,22 @@ def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hos
     done = first.complete(*serve, "--ray.insecure", "true", env={})
     assert "joined all the same" in done.stdout
     assert "found room for 1" in refused(done), "which is looked at after it has joined"
+
+
+def test_as_many_cpus_as_the_actors_take_are_enough(two_hosts: Sequence[Host]) -> None:
+    cluster = Cluster(two_hosts, serving=[])  # which have two each
+    actors = "[algorithm.env_runners]\nnum_env_runners = 1\nnum_cpus_per_env_runner = 2\n"
+    beside = "[algorithm.learners]\nnum_learners = 1\nnum_cpus_per_learner = {}\nnum_aggregator_actors_per_learner = 1\n"
+    settings = 'algorithm.name = "APPO"\n' + SETTINGS.replace("[algorithm.env_runners]\nnum_env_runners = 2\n", actors) + CARTPOLE
+    settings = settings.replace("serving_resources = {serving = 1}\n", "")
+
+    text = refused(two_hosts[0].complete(*serve_command(two_hosts[0], settings + beside.format(2)), env=cluster.environment))
+    assert "expected a cluster with at least 5 CPUs for the actors of this server, received one with 4" in text
+
+    daemon = ClusterDaemon(cluster, settings + beside.format(1))
+    daemon.wait_for("ready after")
+    player = Player(two_hosts[0], daemon.addresses()[0], 16)
+    until(lambda: player.newest()["version"] >= 2, 120.0, daemon)
 
 
 def test_a_node_that_was_started_without_its_variables_is_named(two_hosts: Sequence[Host]) -> None:

@@ -42,6 +42,13 @@ def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
         return [actor["clients_connected"] for actor in actors] == [1, 1] and all(actor["actions"] > 500 for actor in actors)
 
     until(counted, 20.0, daemon)  # what comes over the link, once a second
+    assert len(status(first)["instance_id"]) == 32, "which this start has made"
+    told = status(first)["serving_actors"]
+    assert [(each["number"], each["state"], each["addresses"]) for each in told] == [
+        (number, "serving", [address]) for number, address in enumerate(daemon.addresses(), 1)
+    ]
+    assert {(each["host"], each["node_address"]) for each in told} == {(host.name, host.address) for host in others}
+    assert all(each["episodes_open"] and each["weights_seq_no"] and each["actions_per_s"] > 0 for each in told)
     assert "ERROR" not in daemon.text()
 
     began_s = time.monotonic()

@@ -57,6 +57,10 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     until(lambda: beside.newest()["stale_now"] == [there], SILENT_S + 5.0, daemon)
     assert health(cut, there) == "SERVING"
     until(lambda: status(first)["actors_silent"] == [daemon_index(daemon, there)], 10.0, daemon)
+    told = {each["number"]: each for each in status(first)["serving_actors"]}
+    silent = told.pop(daemon_index(daemon, there))
+    assert (silent["state"], silent["host"], silent["addresses"]) == ("silent", cut.name, [there])
+    assert [each["state"] for each in told.values()] == ["serving"]
     completed = beside.newest()["completed"]
     until(lambda: health(cut, there) == "NOT_SERVING", SILENT_S + GRACE_S + 10.0, daemon)
     assert time.monotonic() - cut_s >= GRACE_S
@@ -72,6 +76,7 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
     until(lambda: health(cut, there) == "SERVING", 30.0, daemon)
     until(lambda: beside.newest()["started"] > started and not beside.newest()["stale_now"], 30.0, daemon)
     until(lambda: status(first)["actors_silent"] == [], 10.0, daemon)
+    until(lambda: {each["state"] for each in status(first)["serving_actors"]} == {"serving"}, 10.0, daemon)
     until(lambda: of(at_both, there, "clients_connected") == 2, 30.0, daemon)
     opened = of(at_both, there, "episodes_started")
     until(lambda: of(at_both, there, "episodes_started") > opened + 20, 60.0, daemon)

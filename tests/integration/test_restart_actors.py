@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -30,6 +35,32 @@ OF_A_RETURN = ("back into service", "were restarted: their open episodes")
 logger = logging.getLogger(__name__)
 
 
+class StatesSeen:
+    """What `ctl status` says of the actors until the end of a `with` block."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.states: set[tuple[int, str]] = set()
+        self._run_folder, self._over = run_folder, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.2):
+            answer = subprocess.run(
+                [sys.executable, "-m", "policyserver.server", "ctl", "status", "--json", "--run_folder", str(self._run_folder)],
+                capture_output=True,
+                check=True,
+            )
+            self.states |= {(each["number"], each["state"]) for each in json.loads(answer.stdout)["serving_actors"]}
+
+
 def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_ports(2)[0]}"
     run_folder = tmp_path / "run"
@@ -42,7 +73,10 @@ def test_no_step_is_lost_or_recorded_twice(tmp_path: Path) -> None:
         assert len(before) == 2
         players = [Player(client, number) for number in range(8)]
         time.sleep(3)
-        actors = ctl_answer(run_folder, "restart-actors")["actors"]
+        with StatesSeen(run_folder) as seen:
+            actors = ctl_answer(run_folder, "restart-actors")["actors"]
+        assert {(1, "leaving"), (2, "leaving")} <= seen.states, seen.states
+        assert {state for _, state in seen.states} <= {"serving", "leaving", "away"}
         assert [each["number"] for each in actors] == [1, 2]
         assert [each["episodes_cut"] for each in actors] == [0, 0]
         time.sleep(3)

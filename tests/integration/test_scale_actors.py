@@ -113,6 +113,10 @@ def test_growing_and_shrinking_lose_no_step_and_clients_use_the_new_actor_by_the
         assert len(clients[0].server_info().endpoint_loads) == 2
         status = server.answer("status")
         assert (status["actors_expected"], len(status["actors"])) == (2, 2)
+        assert [(each["number"], each["addresses"]) for each in status["serving_actors"]] == [
+            (1, [server.address]),
+            (2, [server.number(2)]),
+        ]
         named = [Player(client, 100 + number, "old") for number, client in enumerate(clients[:2] * 2)]
         wait_until(lambda: all(player.ledger for player in named), "episodes of a loaded policy, also where it came later")
         assert all(any(policy.policy == "old" for policy in each.policies) for each in clients[0].stats_by_endpoint().values())
@@ -126,6 +130,7 @@ def test_growing_and_shrinking_lose_no_step_and_clients_use_the_new_actor_by_the
         assert [(each["number"], each["episodes_cut"]) for each in shrunk["removed"]] == [(2, 0)]
         process.wait(20)
         wait_until(lambda: all(len(client.server_info().endpoints) == 1 for client in clients), "one address")
+        assert [each["number"] for each in server.answer("status")["serving_actors"]] == [1]
         assert server.answer("status")["actors_expected"] == 1
         server.learns_on(3)
         ledger = finish([*players, *named])

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from policyserver.client import PolicyClient
+from policyserver.server.daemon.known_actors import AWAY_S
+from tests.commands import ctl_answer
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
 from tests.ports import free_ports
@@ -96,6 +98,14 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             assert time.monotonic() - killed_at < 5.0
             late.end()
 
+            def states() -> list[tuple[int, str, list[str]]]:
+                status = ctl_answer(tmp_path / "run", "status")
+                return [(each["number"], each["state"], each["addresses"]) for each in status["serving_actors"]]
+
+            while [state for _, state, _ in states()] != ["away", "serving"]:
+                assert time.monotonic() - killed_at < AWAY_S + 10.0, states()
+            assert [(number, at) for number, _, at in states()] == [(1, [address]), (2, [endpoints[1]])]
+
             # The next step of all episodes finds those of the dead actor lost, and only those.
             assert episodes.step(1.0) == 4
             assert time.monotonic() - killed_at < 5.0, "nobody waits for the successor"
@@ -108,6 +118,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             played = play(episodes, lambda: iteration() >= reached + 3)
             after = client.stats_by_endpoint()
             assert tuple(after) == endpoints
+            assert [state for _, state, _ in states()] == ["serving", "serving"]
             assert after[address].boot_id != dead.boot_id
             assert after[endpoints[1]].boot_id == before[endpoints[1]].boot_id
             assert after[address].actions > 0.25 * played

@@ -38,6 +38,8 @@ def make_channel(target: str, config: ClientConfig) -> grpc.Channel:
     options = [
         ("grpc.keepalive_time_ms", round(1000 * config.keepalive_time_s)),
         ("grpc.keepalive_timeout_ms", round(1000 * config.keepalive_timeout_s)),
+        # gRPC's probes of the bandwidth, of which one keeps those of keepalive from being sent, have a minute for their answers else.
+        ("grpc.http2.ping_timeout_ms", round(1000 * config.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_send_message_length", -1),  # rows are split before they get here

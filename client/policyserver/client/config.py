@@ -48,11 +48,13 @@ class ClientConfig(Config):
     """Largest message accepted from the server, bytes."""
     closed_episodes_remembered: Annotated[int, Ge(1)] = 100_000
     """Number of ended or lost episodes whose ids still give the exact error; older ones are unknown."""
-    keepalive_time_s: Annotated[float, Gt(0)] = 60.0
-    """Silence after which the connection is probed, seconds; it may be twice as long, as gRPC looks so often. With less than 1 the server
-    closes the connection."""
-    keepalive_timeout_s: Annotated[float, Gt(0)] = 20.0
-    """Time without an answer to a probe after which the connection counts as broken, and longest attempt to connect, seconds."""
+    keepalive_time_s: Annotated[float, Gt(0)] = 10.0
+    """Silence after which the connection is probed, seconds; it may be twice as long, as gRPC looks so often. So a machine that is gone
+    without a word is noticed after twice this and `keepalive_timeout_s` at most. With less than 1 the server closes the connection."""
+    keepalive_timeout_s: Annotated[float, Gt(0)] = 10.0
+    """Time without an answer to a probe after which the connection counts as broken, and longest attempt to connect, seconds. An outage of
+    the network that is shorter breaks nothing; one that lasts for a further attempt to connect costs the episodes of a runner, if there are
+    others."""
     expected_run: str | None = None
     """Refuse a server that records another run. One that records none is not refused. None takes any."""
     expected_instance_id: str | None = None

@@ -23,6 +23,14 @@ class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_STATE_PAUSING: _ClassVar[LearningState]
     LEARNING_STATE_PAUSED: _ClassVar[LearningState]
     LEARNING_STATE_STARTING: _ClassVar[LearningState]
+
+class ActorState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTOR_STATE_UNSPECIFIED: _ClassVar[ActorState]
+    ACTOR_STATE_SERVING: _ClassVar[ActorState]
+    ACTOR_STATE_LEAVING: _ClassVar[ActorState]
+    ACTOR_STATE_SILENT: _ClassVar[ActorState]
+    ACTOR_STATE_AWAY: _ClassVar[ActorState]
 SERVER_STATE_UNSPECIFIED: ServerState
 SERVER_STATE_STARTING: ServerState
 SERVER_STATE_SERVING: ServerState
@@ -34,6 +42,11 @@ LEARNING_STATE_UPDATING: LearningState
 LEARNING_STATE_PAUSING: LearningState
 LEARNING_STATE_PAUSED: LearningState
 LEARNING_STATE_STARTING: LearningState
+ACTOR_STATE_UNSPECIFIED: ActorState
+ACTOR_STATE_SERVING: ActorState
+ACTOR_STATE_LEAVING: ActorState
+ACTOR_STATE_SILENT: ActorState
+ACTOR_STATE_AWAY: ActorState
 
 class CheckpointInfo(_message.Message):
     __slots__ = ("number", "path", "written_at", "bytes", "iteration", "steps_total", "weights_seq_no", "weights_sha256", "pinned", "lineage", "restored_from")
@@ -83,12 +96,36 @@ class ActorStatus(_message.Message):
     steps_cut_off: int
     def __init__(self, boot_id: _Optional[str] = ..., uptime_s: _Optional[float] = ..., weights_seq_no: _Optional[int] = ..., clients_connected: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions: _Optional[int] = ..., steps_waiting: _Optional[int] = ..., steps_paused: _Optional[int] = ..., steps_cut_off: _Optional[int] = ...) -> None: ...
 
+class ServingActor(_message.Message):
+    __slots__ = ("number", "state", "addresses", "host", "node_address", "weights_seq_no", "episodes_open", "actions_per_s", "since_answer_s", "boot_id")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    NODE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SEQ_NO_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    SINCE_ANSWER_S_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    state: ActorState
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    host: str
+    node_address: str
+    weights_seq_no: int
+    episodes_open: int
+    actions_per_s: float
+    since_answer_s: float
+    boot_id: str
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[ActorState, str]] = ..., addresses: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ..., node_address: _Optional[str] = ..., weights_seq_no: _Optional[int] = ..., episodes_open: _Optional[int] = ..., actions_per_s: _Optional[float] = ..., since_answer_s: _Optional[float] = ..., boot_id: _Optional[str] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "policies", "guard_fired", "guard_finding", "paused_by_guard", "actors_silent", "steps_undelivered")
+    __slots__ = ("state", "learning", "run", "instance_id", "server_version", "process_id", "uptime_s", "iteration", "steps_total", "learner_updates", "weights_seq_no", "since_iteration_s", "failures", "last_failure", "checkpoint", "actors_expected", "actors", "log_level", "lineage", "restored_from", "rolling_back_to", "policies", "guard_fired", "guard_finding", "paused_by_guard", "actors_silent", "steps_undelivered", "serving_actors")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +153,7 @@ class StatusResponse(_message.Message):
     PAUSED_BY_GUARD_FIELD_NUMBER: _ClassVar[int]
     ACTORS_SILENT_FIELD_NUMBER: _ClassVar[int]
     STEPS_UNDELIVERED_FIELD_NUMBER: _ClassVar[int]
+    SERVING_ACTORS_FIELD_NUMBER: _ClassVar[int]
     state: ServerState
     learning: LearningState
     run: str
@@ -143,7 +181,8 @@ class StatusResponse(_message.Message):
     paused_by_guard: bool
     actors_silent: _containers.RepeatedScalarFieldContainer[int]
     steps_undelivered: int
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyInfo, _Mapping]]] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ..., actors_silent: _Optional[_Iterable[int]] = ..., steps_undelivered: _Optional[int] = ...) -> None: ...
+    serving_actors: _containers.RepeatedCompositeFieldContainer[ServingActor]
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., learning: _Optional[_Union[LearningState, str]] = ..., run: _Optional[str] = ..., instance_id: _Optional[str] = ..., server_version: _Optional[str] = ..., process_id: _Optional[int] = ..., uptime_s: _Optional[float] = ..., iteration: _Optional[int] = ..., steps_total: _Optional[int] = ..., learner_updates: _Optional[int] = ..., weights_seq_no: _Optional[int] = ..., since_iteration_s: _Optional[float] = ..., failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., checkpoint: _Optional[int] = ..., actors_expected: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., log_level: _Optional[str] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rolling_back_to: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[PolicyInfo, _Mapping]]] = ..., guard_fired: _Optional[int] = ..., guard_finding: _Optional[str] = ..., paused_by_guard: _Optional[bool] = ..., actors_silent: _Optional[_Iterable[int]] = ..., steps_undelivered: _Optional[int] = ..., serving_actors: _Optional[_Iterable[_Union[ServingActor, _Mapping]]] = ...) -> None: ...
 
 class PolicyInfo(_message.Message):
     __slots__ = ("name", "checkpoint", "bytes")

@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -18,11 +19,14 @@ from policyserver.common.settings import dump_toml
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.server.alone.lone_server import LoneServer
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.control.admin_server import SOCKET
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import OWNER_FILE, Owner
+from policyserver.v1 import admin_service_pb2 as pb
+from policyserver.v1 import admin_service_pb2_grpc as pb_grpc
 from tests.commands import ctl, ctl_answer, run_here
 from tests.integration.daemon_process import DaemonProcess
-from tests.ports import free_ports
+from tests.ports import DIRECT, free_ports
 from tests.server.export_harness import ServedEpisode, observations, run_config_of, saved
 from tests.services import wait_until
 
@@ -40,8 +44,12 @@ def trained_run(tmp_path: Path) -> ServerConfig:
     return config
 
 
-def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
+def ctl_steers_what_needs_no_learner(run_folder: Path, address: str, instance_id: str) -> None:
     status = ctl_answer(run_folder, "status")
+    assert status["instance_id"] == instance_id, "that of each handshake"
+    wait_until(lambda: ctl_answer(run_folder, "status")["serving_actors"][0]["state"] == "serving", "the first report")
+    (alone,) = ctl_answer(run_folder, "status")["serving_actors"]
+    assert (alone["number"], alone["addresses"], alone["host"], alone["weights_seq_no"]) == (0, [address], "", 70)
     assert (status["state"], status["learning"], status["checkpoint"], status["weights_seq_no"]) == ("serving", "absent", 1, 70)
     for action in (["pause"], ["rollback", "1"]):
         ended = ctl(run_folder, *action)
@@ -49,6 +57,12 @@ def ctl_steers_what_needs_no_learner(run_folder: Path) -> None:
         assert "received one with learner.enabled = false, which serves checkpoint 1 as it is" in ended.stderr
     listed = ctl_answer(run_folder, "checkpoints")["checkpoints"]
     assert [each["number"] for each in listed] == [1]
+
+
+def status_of(run_folder: Path) -> pb.StatusResponse:
+    """Ask the admin service in any thread, as `ctl` does in the main one."""
+    with grpc.insecure_channel(f"unix:{run_folder.joinpath('ray').resolve()}/{SOCKET}", DIRECT) as channel:
+        return pb_grpc.AdminServiceStub(channel).Status(pb.StatusRequest(), timeout=READY_S)  # type: ignore[no-any-return]
 
 
 def page(address: str, path: str) -> str:
@@ -80,7 +94,8 @@ def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
             assert (stats.steps_waiting, stats.steps_handed_off, stats.steps_dropped) == (0, 0, 0)
             assert stats.training is not None
             assert (stats.training.weights_seq_no, client.weights_seq_no) == (70, 70)
-        ctl_steers_what_needs_no_learner(tmp_path / "alone")
+            instance_id = client.server_info().instance_id
+        ctl_steers_what_needs_no_learner(tmp_path / "alone", address, instance_id)
         wait_until(lambda: "policy_server_actions_total{" in page(metrics, "metrics"), "the first report")
         assert "policy_server_learner_enabled 0.0\n" in page(metrics, "metrics")
         assert page(metrics, "readyz").startswith("ok")
@@ -129,11 +144,13 @@ def test_a_server_that_loses_its_folder_ends_with_an_error(tmp_path: Path) -> No
     address, folder = f"127.0.0.1:{free_ports(1)[0]}", tmp_path / "run"
     config = dataclasses.replace(config, run_folder=folder, listen=dataclasses.replace(config.listen, address=address))
     server = LoneServer(dataclasses.replace(config, learner=dataclasses.replace(config.learner, enabled=False)), checkpoint)
+    instance_ids: list[str] = []
 
     def lose() -> None:
         try:
             with PolicyClient(address) as client:
                 client.start_episode()
+                instance_ids.extend([client.server_info().instance_id, status_of(folder).instance_id])
                 folder.joinpath("new").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Owner.this_process(), host="beta"))))
                 folder.joinpath("new").rename(folder / OWNER_FILE)
         finally:
@@ -144,3 +161,4 @@ def test_a_server_that_loses_its_folder_ends_with_an_error(tmp_path: Path) -> No
     with pytest.raises(FolderInUseError, match=r"taken over by process \d+ on beta"):
         server.run()
     loser.join()
+    assert instance_ids[0] == instance_ids[1] != "", "one that the start has made"

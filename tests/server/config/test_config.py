@@ -89,3 +89,11 @@ def test_a_serving_actor_gets_its_part_through_env_config() -> None:
     assert ServingConfig.from_env_config({}) == ServingConfig()
     with pytest.raises(ValueError, match="expected a ServingConfig"):
         ServingConfig.from_env_config({"policy_server": {"listen": {}}})
+
+
+def test_an_instance_id_is_made_once_where_none_is_set() -> None:
+    made = ServerConfig().with_instance_id()
+    assert made.instance_id
+    assert made.with_instance_id() == made
+    assert ServerConfig().with_instance_id() != made
+    assert ServerConfig(instance_id="given").with_instance_id().instance_id == "given"

@@ -320,9 +320,37 @@ def test_what_is_in_an_entry_of_a_list_is_laid_out_for_a_person() -> None:
     assert "{" not in shown
 
 
-def test_numbers_of_silent_actors_are_shown_on_one_line() -> None:
+def test_numbers_of_silent_actors_are_told_from_how_many_they_are() -> None:
     answer = plain(pb.StatusResponse(actors_silent=[1, 3]))
     assert (answer["actors_silent"], answer["actors"]) == ([1, 3], [])
-    (shown,) = [line for line in laid_out(answer) if line.startswith("actors silent")]
-    assert shown.split() == ["actors", "silent", "1,", "3"]
+    assert "actors silent: 2 (numbers 1, 3)" in list(laid_out(answer))
+    assert "actors silent: 1 (number 3)" in list(laid_out(plain(pb.StatusResponse(actors_silent=[3]))))
     assert "actors silent: 0" in list(laid_out(plain(pb.StatusResponse())))
+
+
+def test_serving_actors_are_shown_as_a_table_without_what_none_has() -> None:
+    serving = pb.ServingActor(
+        number=1, state=pb.ACTOR_STATE_SERVING, addresses=["10.77.0.2:9900"], episodes_open=12, actions_per_s=1034.26, weights_seq_no=7
+    )
+    away = pb.ServingActor(number=10, state=pb.ACTOR_STATE_AWAY)
+    answer = plain(pb.StatusResponse(serving_actors=[serving, away]))
+    lines = list(laid_out(answer))
+    begin = lines.index("serving actors: 2")
+    assert lines[begin + 1 : begin + 4] == [
+        "  number  state    addresses       weights seq no  episodes open  actions per s",
+        "       1  serving  10.77.0.2:9900               7             12         1034.3",
+        "      10  away     -                            -              -              -",
+    ]
+    assert answer["serving_actors"][1] == {
+        "number": 10,
+        "state": "away",
+        "addresses": [],
+        "host": "",
+        "node_address": "",
+        "weights_seq_no": None,
+        "episodes_open": None,
+        "actions_per_s": None,
+        "since_answer_s": None,
+        "boot_id": "",
+    }
+    assert "serving actors: 0" in list(laid_out(plain(pb.StatusResponse())))

@@ -55,7 +55,7 @@ class LoneServer:
             evaluation: Ends the server once its episodes have ended; None serves any number.
         """
         self._evaluation = evaluation
-        self._config = config
+        self._config = config.with_instance_id()
         self._path = checkpoint
         self._stopping = threading.Event()
         self._manager = ServiceManager()
@@ -116,7 +116,12 @@ class LoneServer:
                 logger.info("live page at %s", page.address)
             self._metrics.records_to(sink)
             tags = {"run": config.run, "policy": config.algorithm.name, "worker": f"server-{os.getpid()}"}
-            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, self._note, SignsOfLife(self._manager).look)
+
+            def on_report(report: ServingReport) -> None:
+                answers.known_actors.note(report)
+                self._note(report)
+
+            watch = ServingWatch(lambda *_: [runner.report()], sink, tags, on_report, SignsOfLife(self._manager).look)
             ending.callback(watch.close)
             answers.serves(watch, sink, tags)
             answers.policies = policies

@@ -6,6 +6,8 @@ Every value is checked here, before Ray, torch or a socket is touched. The defau
 
 from __future__ import annotations
 
+import dataclasses
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,6 +86,10 @@ class ServerConfig(Config):
         if self.traffic.shadow is not None and self.traffic.shadow not in self.policies.load:
             expected = ", ".join(self.policies.load) or "no shadow, for policies.load names no policy"
             raise ValueError(f"traffic.shadow: expected one of {expected}; received {self.traffic.shadow!r}")
+
+    def with_instance_id(self) -> ServerConfig:
+        """Return it with an `instance_id`: a new one if none is set."""
+        return dataclasses.replace(self, instance_id=self.instance_id or uuid.uuid4().hex)
 
     @property
     def run(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -75,7 +75,6 @@ class AdminAnswers(ServingAnswers):
         learning, response = self._learning, super().status(request)
         response.learning = self._learning_state
         if (health := self.actor_health) is not None:
-            response.actors_silent.extend(health.silent)
             response.steps_undelivered = health.hand_offs.undelivered
         if learning is None:
             return response
@@ -182,7 +181,7 @@ class AdminAnswers(ServingAnswers):
 
     def _leaving(self, ends: Ends) -> RollingRestart:
         ask = ask_by(self._link.ask, RETIRE)
-        return RollingRestart(ask, ends, self._stopping.wait, lambda: self._safe_point.is_paused)
+        return RollingRestart(ask, ends, self._stopping.wait, lambda: self._safe_point.is_paused, self.known_actors.note_gone)
 
     @contextlib.contextmanager
     def _changing_actors(self) -> Iterator[None]:
@@ -226,8 +225,15 @@ class AdminAnswers(ServingAnswers):
         return pb.LEARNING_STATE_UPDATING if is_updating else pb.LEARNING_STATE_COLLECTING
 
     @property
-    def _actors_expected(self) -> int:
-        return max(self._learning.actors.number, 1) if self._learning is not None else 1
+    def _actor_numbers(self) -> Sequence[int]:
+        if self._learning is None:
+            return ()
+        actors = self._learning.actors.number
+        return range(1, actors + 1) if actors else (0,)
+
+    @property
+    def _actors_silent(self) -> Collection[int]:
+        return self.actor_health.silent if self.actor_health is not None else ()
 
     def _ready(self) -> Learning:
         """Return what learns.

@@ -82,7 +82,7 @@ class Daemon:
 
     def __init__(self, config: ServerConfig) -> None:
         """Take the configuration; nothing starts before `run`."""
-        self._config = config
+        self._given, self._config = config, config.with_instance_id()
         self._stopping = threading.Event()
         self._manager = ServiceManager()
         self._is_final = config.stop_is_final
@@ -129,7 +129,7 @@ class Daemon:
             except ClaimLeftError:
                 return
             ending.callback(owner.release)
-            (config.run_folder / "server.toml").write_text(dump_toml(config))
+            (config.run_folder / "server.toml").write_text(dump_toml(self._given))
             checkpoints = checkpoint_folder(config)
             checkpoints.refusal = lambda: owner.loss
             ending.callback(checkpoints.close)
@@ -167,6 +167,7 @@ class Daemon:
 
             def on_report(report: ServingReport) -> None:
                 self._metrics.serving(report)
+                answers.known_actors.note(report)
                 if loads is not None:
                     loads.note(report)
                 if returns is not None:

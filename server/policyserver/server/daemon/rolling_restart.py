@@ -91,6 +91,7 @@ class RollingRestart:
         ends: Ends,
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
+        on_gone: Callable[[int], None] = lambda index: None,
     ) -> None:
         """Take what the restart needs.
 
@@ -99,11 +100,13 @@ class RollingRestart:
             ends: Ends them.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
+            on_gone: Called with the index of an actor whose process ends, which is to come back.
         """
         self._ask = ask
         self._ends = ends
         self._wait = wait
         self._is_paused = is_paused
+        self._on_gone = on_gone
 
     def run(self, drain_timeout_s: float) -> list[Replaced]:
         """Replace all actors that answer; each open episode has `drain_timeout_s` to end in.
@@ -149,6 +152,7 @@ class RollingRestart:
     def _replaced(self, index: int, drain_timeout_s: float) -> Replaced:
         begun = time.monotonic()
         left = self._leave(index, drain_timeout_s)
+        self._on_gone(index)
         lost = left.lost
         if lost:
             self._state(index, "end", left.boot_id)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import grpc
 
@@ -19,6 +19,7 @@ from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.control.admin_errors import AdminError, draining_error, starting_error
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder, CheckpointUnknownError
+from policyserver.server.daemon.known_actors import KnownActors
 from policyserver.server.daemon.loaded_policies import LoadedPolicies, LoadedPolicy, PolicyError, PolicyLimitError, PolicyMissingError
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.training_report import Progress
@@ -51,6 +52,8 @@ class ServingAnswers(ABC):
         self._watch: ServingWatch | None = None
         self._sink: Sink | None = None
         self._tags: Mapping[str, str] = {}
+        self.known_actors = KnownActors()
+        """What each serving actor answered last; takes each answer from what asks them."""
         self.policies: LoadedPolicies | None = None
         """The further policies; None before it serves."""
 
@@ -65,9 +68,14 @@ class ServingAnswers(ABC):
         """How far the run has come. Asked once it serves."""
 
     @property
-    def _actors_expected(self) -> int:
-        """Serving processes that there should be."""
-        return 1
+    def _actor_numbers(self) -> Sequence[int]:
+        """Numbers of the serving processes that there should be; none before that is known."""
+        return (0,)
+
+    @property
+    def _actors_silent(self) -> Collection[int]:
+        """Numbers of those on other machines of which nothing is heard."""
+        return ()
 
     def record_call(self, call: str, who: str, request: str, error: Exception | None) -> None:
         """Log and record a call, and why it was refused if it was."""
@@ -81,7 +89,7 @@ class ServingAnswers(ABC):
 
     def status(self, _: pb.StatusRequest) -> pb.StatusResponse:
         """Say how serving is, and how far the run has come."""
-        config, watch = self._config, self._watch
+        config, watch, numbers, silent = self._config, self._watch, self._actor_numbers, self._actors_silent
         response = pb.StatusResponse(
             state=self._state,
             learning=pb.LEARNING_STATE_ABSENT,
@@ -90,7 +98,9 @@ class ServingAnswers(ABC):
             server_version=importlib.metadata.version("rllib-policy-server"),
             process_id=os.getpid(),
             uptime_s=time.monotonic() - self._began_s,
-            actors_expected=self._actors_expected,
+            actors_expected=max(len(numbers), 1),
+            actors_silent=silent,
+            serving_actors=self.known_actors.told(numbers, silent),
             log_level=logging.getLevelName(logging.getLogger().level),
         )
         response.policies.extend(map(_policy_info, self.policies.all() if self.policies is not None else ()))

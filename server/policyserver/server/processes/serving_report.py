@@ -47,3 +47,11 @@ class ServingReport:
     """Number of the first of `episodes`, from 0, among all that ended since the process began."""
     addresses: tuple[str, ...] = ()
     """Where clients reach the process."""
+    number: int = 0
+    """RLlib's index of the serving actor, from 1; 0 where the first process serves."""
+    leaves: bool = False
+    """Whether it begins no new episodes any more, for it is to end."""
+    host: str = ""
+    """Name of its machine, on a cluster."""
+    node_address: str = ""
+    """Address by which Ray knows that machine, on a cluster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 
 from policyserver.server.config.link_address import RemoteAddress
@@ -38,6 +39,10 @@ class ActorAddresses:
     def is_on_cluster(self) -> bool:
         """Whether the serving instances may be on several machines."""
         return isinstance(self._config.driver_link, RemoteAddress)
+
+    def machine(self) -> tuple[str, str]:
+        """Return the name of this one's machine and the address by which Ray knows it; both empty if all are on one machine."""
+        return (socket.gethostname(), node_ip()) if self.is_on_cluster else ("", "")
 
     def own(self, index: int | None = None) -> str:
         """Return the address to listen on of the instance with this index of RLlib's, or of this one."""

@@ -156,6 +156,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         loop.endpoints, loop.loads = addresses.listed, addresses.loads
         loop.client_numbers = numbers_of(max(self._index - 1, 0), addresses.actors)
         loop.start()
+        self._machine = addresses.machine()
         retirement = self._retirement = Retirement(self._index, loop, leave_at_once)
         if self.env is not None:
             remembered = config.episodes.finished_remembered
@@ -253,7 +254,14 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
     def report(self, told: Mapping[str, int] | None = None) -> ServingReport:
         """Return how a serving instance does, and the episodes that ended, but for those that were `told`: see `UntoldEpisodes`."""
         assert self._serving_loop is not None
-        report = self._serving_loop.report(told, explores=bool(self.config.explore))
+        host, node_address = self._machine
+        report = dataclasses.replace(
+            self._serving_loop.report(told, explores=bool(self.config.explore)),
+            number=self._index,
+            leaves=self._drains.is_set() or self._retirement.is_under_way,
+            host=host,
+            node_address=node_address,
+        )
         shadow = self._policy.shadow if isinstance(self._policy, NamedPolicies) else None
         if shadow is None:
             return report

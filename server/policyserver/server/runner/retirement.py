@@ -37,6 +37,11 @@ class Retirement:
         """Whether it was told to leave, and so records nothing more."""
         return self._phase == "leave"
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it begins no new episodes, for it is to end."""
+        return self._phase not in ("", "stay")
+
     def _end_soon(self) -> None:
         threading.Timer(_LEAVE_AFTER_S, self._leave_at_once).start()
 
