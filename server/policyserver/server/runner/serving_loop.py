@@ -30,6 +30,7 @@ from policyserver.server.episodes.ended_episodes import EndedEpisode
 from policyserver.server.episodes.ending_error import ending_error, silence_error
 from policyserver.server.episodes.segments import SegmentBlock
 from policyserver.server.episodes.untold_episodes import UntoldEpisodes
+from policyserver.server.grpc_front.channel_options import channel_options
 from policyserver.server.grpc_front.client_numbers import ClientNumbers
 from policyserver.server.grpc_front.endpoints import Endpoints
 from policyserver.server.grpc_front.listen_address import check_free
@@ -46,15 +47,6 @@ T = TypeVar("T")
 _TRIM_INTERVAL_S = 10.0
 _CALLS_AT_ONCE = 1000
 """Unary calls and health watches that are answered at once, beside the streams; one more is refused with RESOURCE_EXHAUSTED."""
-_CHANNEL_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a thief of half the calls
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),  # of gRPC's probes of the bandwidth, which hold those of keepalive up; a minute else
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 900),  # a client may probe each second, less some jitter; gRPC allows 5 minutes
-    ("grpc.max_metadata_size", 8 * 1024),
-]
 
 
 class ServingLoop:
@@ -272,11 +264,7 @@ class ServingLoop:
         listen = dataclasses.replace(self._config.listen, address=address)
         secrets = self.sent_secrets.newest or ListenSecrets.read(listen)
         target = parse_address(address)
-        options = [
-            *_CHANNEL_OPTIONS,
-            ("grpc.max_receive_message_length", listen.max_message_bytes),
-            ("grpc.max_send_message_length", listen.max_message_bytes),
-        ]
+        options = channel_options(listen.max_message_bytes)
         interceptors: list[Any] = [UnreadableInterceptor(), *([TokenInterceptor(secrets.token)] if secrets.token else [])]
         server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=listen.max_clients + _CALLS_AT_ONCE)
         if self._servicer is None:
