@@ -28,6 +28,7 @@ def test_by_default_it_is_noticed_before_a_call_gives_up() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("rests_s", [0.0, 20.0], ids=["busy", "idle"])
 @pytest.mark.parametrize("config", [ClientConfig(), ClientConfig(keepalive_time_s=2.0, keepalive_timeout_s=2.0)], ids=["default", "quick"])

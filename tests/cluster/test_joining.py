@@ -30,6 +30,10 @@ from tests.conftest import CARTPOLE
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
 
 
+MOST_S = 40.0
+"""For a refusal, of which the imports take a third or more beside other tests; without a node it took 66 s when Ray itself looked."""
+
+
 def refused(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
     """Return the refusal: the last line."""
     assert done.returncode == status, done.stdout
@@ -49,7 +53,7 @@ def test_a_cluster_of_others_is_refused(two_hosts: Sequence[Host]) -> None:
     assert text.count("(sources ") == 2, "both versions"
     assert "install that one there" in text
 
-    text = refused(first.complete(*serve_command(first, SETTINGS), env=cluster.environment))
+    text = refused(first.complete(*serve_command(first, SETTINGS), env=cluster.environment), status=1)
     assert "room for 2 serving actors" in text
     assert "found room for 1" in text
 
@@ -63,7 +67,7 @@ def test_what_keeps_a_machine_out_is_told_within_seconds_and_each_cause_by_itsel
     def refusal(host: Host, environment: Mapping[str, str], status: int = 2) -> str:
         began_s = time.monotonic()
         done = host.complete(*serve_command(host, SETTINGS), env=environment)
-        assert time.monotonic() - began_s < 15.0
+        assert time.monotonic() - began_s < MOST_S
         assert of_another["RAY_AUTH_TOKEN"] not in done.stdout
         assert len(done.stdout.splitlines()) == 1, done.stdout
         text = refused(done, status)
@@ -92,7 +96,7 @@ def test_a_cluster_without_authentication_is_refused_unless_it_is_wanted(two_hos
 
     done = first.complete(*serve, "--ray.insecure", "true", env={})
     assert "joined all the same" in done.stdout
-    assert "found room for 1" in refused(done), "which is looked at after it has joined"
+    assert "found room for 1" in refused(done, status=1), "which is looked at after it has joined"
 
 
 def test_as_many_cpus_as_the_actors_take_are_enough(two_hosts: Sequence[Host]) -> None:
@@ -102,7 +106,7 @@ def test_as_many_cpus_as_the_actors_take_are_enough(two_hosts: Sequence[Host]) -
     settings = 'algorithm.name = "APPO"\n' + SETTINGS.replace("[algorithm.env_runners]\nnum_env_runners = 2\n", actors) + CARTPOLE
     settings = settings.replace("serving_resources = {serving = 1}\n", "")
 
-    text = refused(two_hosts[0].complete(*serve_command(two_hosts[0], settings + beside.format(2)), env=cluster.environment))
+    text = refused(two_hosts[0].complete(*serve_command(two_hosts[0], settings + beside.format(2)), env=cluster.environment), status=1)
     assert "expected a cluster with at least 5 CPUs for the actors of this server, received one with 4" in text
 
     daemon = ClusterDaemon(cluster, settings + beside.format(1))

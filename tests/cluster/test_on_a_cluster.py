@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -43,12 +44,17 @@ def test_serve_learn_count_drain_and_end(cluster: Cluster) -> None:
 
     until(counted, 20.0, daemon)  # what comes over the link, once a second
     assert len(status(first)["instance_id"]) == 32, "which this start has made"
-    told = status(first)["serving_actors"]
+    told: list[dict[str, Any]] = []
+
+    def all_act() -> bool:
+        told[:] = status(first)["serving_actors"]
+        return all(each["episodes_open"] and each["weights_seq_no"] and (each["actions_per_s"] or 0.0) > 0 for each in told)
+
+    until(all_act, 20.0, daemon)  # not in a second in which all wait for the learner
     assert [(each["number"], each["state"], each["addresses"]) for each in told] == [
         (number, "serving", [address]) for number, address in enumerate(daemon.addresses(), 1)
     ]
     assert {(each["host"], each["node_address"]) for each in told} == {(host.name, host.address) for host in others}
-    assert all(each["episodes_open"] and each["weights_seq_no"] and each["actions_per_s"] > 0 for each in told)
     assert "ERROR" not in daemon.text()
 
     began_s = time.monotonic()

@@ -49,7 +49,7 @@ def test_by_labels_spread_and_packed_with_code_of_ones_own(four_hosts: Sequence[
     first.write(f"{OWN}/own_net/nets.py", Path(__file__).with_name("own_net.py").read_bytes())
 
     nowhere = serve_command(first, SETTINGS + CARTPOLE, "--ray.serving_labels", '{zone = "c"}')
-    text = refused(first.complete(*nowhere, env=cluster.environment))
+    text = refused(first.complete(*nowhere, env=cluster.environment), status=1)
     assert "ray.serving_labels: expected nodes with room for 2 serving actors" in text
     assert "on a node with the labels {'zone': 'c'}, found room for 0 on no node; start nodes with `--labels`" in text
 

@@ -81,7 +81,7 @@ class Learner(EndsByThemselves):
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
         self.actors = {number: Actor(number, addresses, self.link.path) for number in (1, 2)}
         self.address = addresses[0]
-        self.gone: list[int] = []
+        self.replaced: list[tuple[int, bool]] = []
         self.takes, self.is_paused = True, False
         self.steps = 0
         self.rewards = 0.0
@@ -148,7 +148,10 @@ class Learner(EndsByThemselves):
 
     def restart(self, drain_timeout_s: float, wait: Callable[[float], bool] | None = None) -> list[Any]:
         ask = ask_by(self.link.ask, RETIRE)
-        return RollingRestart(ask, self, wait or self._over.wait, lambda: self.is_paused, self.gone.append).run(drain_timeout_s)
+        return RollingRestart(ask, self, wait or self._over.wait, lambda: self.is_paused, self._note_replaced).run(drain_timeout_s)
+
+    def _note_replaced(self, number: int, is_replaced: bool) -> None:
+        self.replaced.append((number, is_replaced))
 
     def close(self) -> None:
         self._over.set()

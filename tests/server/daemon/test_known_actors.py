@@ -98,6 +98,9 @@ def test_one_that_leaves_does_so_until_its_successor_answers(clock: Clock) -> No
     actors.note(report(1, 9.0, 10, leaves=True))
     assert states(actors, range(1, 2), []) == ["leaving"]
     clock.now_s += 2 * AWAY_S
+    assert states(actors, range(1, 2), [1]) == ["silent"], "for it may have been cut off meanwhile"
+    assert states(actors, range(1, 2), []) == ["leaving"]
+    actors.note_replaced(1, True)
     assert states(actors, range(1, 2), [1]) == ["leaving"], "its end cuts the link, too"
     actors.note(report(1, 0.5, 0, boot_id="b"))
     assert states(actors, range(1, 2), []) == ["serving"]
@@ -105,11 +108,15 @@ def test_one_that_leaves_does_so_until_its_successor_answers(clock: Clock) -> No
 
 def test_one_that_has_gone_to_be_replaced_is_leaving_though_it_did_not_say_so_itself(clock: Clock) -> None:
     actors = KnownActors(clock)
-    actors.note_gone(1)
+    actors.note_replaced(1, True)
     actors.note(report(1, 9.0, 10))
-    actors.note_gone(1)
+    actors.note_replaced(1, True)
     clock.now_s += 2 * AWAY_S
     assert states(actors, range(1, 2), []) == ["leaving"]
+    actors.note_replaced(1, False)
+    assert states(actors, range(1, 2), []) == ["away"], "which was given up"
+    actors.note(report(1, 0.5, 0, boot_id="b"))
+    assert states(actors, range(1, 2), []) == ["serving"]
 
 
 def test_what_is_told_is_bounded_by_the_number_of_actors(clock: Clock) -> None:

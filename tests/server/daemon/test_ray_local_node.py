@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,11 @@ from tests.server.daemon.ray_head_harness import head
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
 HERE, ELSEWHERE = "ab" * 28, "cd" * 28
+
+
+def waits(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def raylet() -> Iterator[None]:
 def test_a_node_is_the_clusters_by_its_id_whatever_its_address(raylet: None) -> None:
     with head(token="", nodes=[ELSEWHERE, HERE]) as address:
         assert is_node_here(address, ())
-        refuse_without_node(address, ())
+        refuse_without_node(address, (), waits)
 
 
 def test_a_head_that_does_not_say_is_believed_to_have_it(raylet: None) -> None:
@@ -46,8 +52,13 @@ def test_a_node_of_another_cluster_is_told_apart(raylet: None, monkeypatch: pyte
     monkeypatch.setattr(ray_local_node, "_WAIT_FOR_START_S", 0.3)
     nodes = [f"{number:056x}" for number in range(1, 8)]
     with head(nodes=nodes) as address, pytest.raises(DaemonError) as caught:
-        refuse_without_node(address, ())
+        refuse_without_node(address, (), waits)
     text = str(caught.value)
     assert f"expected a node of the Ray cluster at {address} on this machine" in text
     assert "the Ray nodes that run here are not of that cluster" in text
     assert "its nodes are 10.77.0.1, 10.77.0.2, 10.77.0.3, 10.77.0.4, 10.77.0.5 and 2 more. Run `ray start --address=127.0.0.1:" in text
+
+
+def test_a_process_that_is_to_stop_waits_for_no_node() -> None:
+    with head(nodes=[ELSEWHERE]) as address:
+        refuse_without_node(address, (), lambda seconds: True)

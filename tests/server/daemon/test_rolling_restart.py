@@ -58,7 +58,7 @@ def test_episodes_that_end_in_time_lose_nothing(learner: Learner) -> None:
         assert failures == []
         assert client.counters().episodes_lost == 0
         assert [(each.number, each.episodes_cut) for each in replaced] == [(1, 0), (2, 0)]
-        assert learner.gone == [1, 2]
+        assert learner.replaced == [(1, True), (2, True)]
         assert not boots & {actor.loop.boot_id for actor in learner.actors.values()}
         until_s = time.monotonic() + 20.0
         while learner.steps < sum(ledger.values()) and time.monotonic() < until_s:

@@ -10,7 +10,7 @@ import pytest
 from ray.rllib import algorithms
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
-from policyserver.server.daemon.cluster_room import room_on
+from policyserver.server.daemon.node_room import room_on
 from policyserver.server.daemon.rolling_restart import Removed, RestartError
 from policyserver.server.daemon.scale_errors import BoundsError, NoRoomError, ScaleError
 from policyserver.server.daemon.scaling import Scaling

@@ -79,6 +79,11 @@ class ServerConfig(Config):
                 f"listen.address: expected an address of each node's own, such as {NODE}:9900, with ray.address, or listen.advertise, "
                 f"which says where clients find an actor; received {self.listen.address!r}, at which only its own machine does"
             )
+        if self.ray.joins and self.listen.address.startswith("unix:"):
+            raise ValueError(
+                f"listen.address: expected HOST:PORT with ray.address, such as {NODE}:9900, received {self.listen.address!r}, which has no "
+                "meaning on another machine"
+            )
         there = (*LIVE_NAMES, *self.policies.load)
         for name in self.traffic.shares:
             if name not in there:

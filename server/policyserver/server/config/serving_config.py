@@ -22,9 +22,9 @@ class ListenConfig(Config):
     """Where the policy service listens and how it is protected."""
 
     address: str = "127.0.0.1:9900"
-    """HOST:PORT or unix:PATH. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n - 1. On a Ray cluster
-    (`ray.address`) HOST may be what is another address on each node: "node", by which Ray knows it; an interface, such as "eth0"; or a
-    network, such as "10.0.0.0/8". Then each actor takes the first port from PORT on that is free on its node."""
+    """HOST:PORT, or unix:PATH without a cluster. Port 0 lets the system choose. With several serving actors, actor n listens on PORT + n -
+    1. On a Ray cluster (`ray.address`) HOST may be what is another address on each node: "node", by which Ray knows it; an interface,
+    such as "eth0"; or a network, such as "10.0.0.0/8". Then each actor takes the first port from PORT on that is free on its node."""
     tls_certificate_file: Path | None = None
     """PEM file with the server's certificate chain. Must be given when the address is neither loopback nor a unix socket."""
     tls_key_file: Path | None = None

@@ -181,7 +181,7 @@ class AdminAnswers(ServingAnswers):
 
     def _leaving(self, ends: Ends) -> RollingRestart:
         ask = ask_by(self._link.ask, RETIRE)
-        return RollingRestart(ask, ends, self._stopping.wait, lambda: self._safe_point.is_paused, self.known_actors.note_gone)
+        return RollingRestart(ask, ends, self._stopping.wait, lambda: self._safe_point.is_paused, self.known_actors.note_replaced)
 
     @contextlib.contextmanager
     def _changing_actors(self) -> Iterator[None]:

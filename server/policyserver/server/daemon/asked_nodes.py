@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from policyserver.common.settings import SettingsError
+from policyserver.server.daemon.daemon_errors import DaemonError, last_line
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 60.0
 
 
-def ask_nodes(nodes: Sequence[dict[str, Any]], question: Callable[[], T], what: str) -> dict[str, T]:
+def ask_nodes(nodes: Sequence[dict[str, Any]], question: Callable[[], T], what: str) -> list[tuple[str, T]]:
     """Ask all nodes at once.
 
     Args:
@@ -21,25 +21,24 @@ def ask_nodes(nodes: Sequence[dict[str, Any]], question: Callable[[], T], what: 
         what: What a node is to say, for the error.
 
     Returns:
-        The answers, by address and name of the node.
+        Address and name of each node, and its answer.
 
     Raises:
-        SettingsError: A node did not answer: it names the node.
+        DaemonError: A node did not answer; it may be one that Ray has not given up yet, so that no setting is blamed.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asking = ray.remote(num_cpus=0, max_retries=0)(question)
-    asked = {}
+    asked = []
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"] = asking.options(scheduling_strategy=there).remote()
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_TIMEOUT_S)
-    found = {}
-    for name, answer in asked.items():
+        asked.append((f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})", asking.options(scheduling_strategy=there).remote()))
+    ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=_TIMEOUT_S)
+    found = []
+    for name, answer in asked:
         try:
-            found[name] = ray.get(answer, timeout=0.0)
+            found.append((name, ray.get(answer, timeout=0.0)))
         except Exception as error:
-            reason = " ".join(str(error).split())[-300:] or type(error).__name__
-            raise SettingsError("ray.address", "", f"node {name} did not say within {_TIMEOUT_S:g} s {what}: {reason}") from error
+            raise DaemonError(f"ray.address: node {name} did not say within {_TIMEOUT_S:g} s {what}: {last_line(error)}") from error
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from policyserver.common.listening import InsecureListenError
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.node_listening import check_listening
+from policyserver.server.daemon.node_room import room_on
 from policyserver.server.daemon.ray_join import alive_nodes
 from policyserver.server.daemon.ray_nodes import check_nodes, learner_place, serving_place
 from policyserver.server.daemon.scale_errors import NoRoomError, ScaleError
@@ -21,8 +21,8 @@ def check_cluster(config: ServerConfig, rllib_config: AlgorithmConfig) -> None:
     """Refuse a cluster on which the server can't run as it is configured.
 
     Raises:
-        SettingsError: See `check_nodes` and `check_listening`.
-        InsecureListenError: See `check_listening`.
+        SettingsError: See `check_nodes`.
+        DaemonError: See `check_nodes` and `check_listening`.
     """
     _check_serving(config, rllib_config, rllib_config.num_env_runners)
     check_nodes(learner_place(config.ray, rllib_config), rllib_config.num_learners)
@@ -48,7 +48,7 @@ def check_room(config: ServerConfig, rllib_config: AlgorithmConfig, more: int) -
         )
     try:
         _check_serving(config, rllib_config, int(rllib_config.num_env_runners) + more)
-    except (SettingsError, InsecureListenError) as error:
+    except (SettingsError, DaemonError) as error:
         raise ScaleError(str(error)) from error
 
 
@@ -57,9 +57,3 @@ def _check_serving(config: ServerConfig, rllib_config: AlgorithmConfig, actors: 
     check_nodes(place, actors)
     if actors and rllib_config.env is None:  # else the environment decides where it listens
         check_listening(place, config.listen, secrets_are_sent=config.ray.send_secrets)
-
-
-def room_on(free: Mapping[str, float], wanted: Mapping[str, float], most: int) -> int:
-    """Return how many actors a node takes whose free resources are these, `most` at most."""
-    amounts = {name: amount for name, amount in wanted.items() if amount > 0}
-    return min((int(free.get(name, 0.0) // amount) for name, amount in amounts.items()), default=most)

@@ -33,6 +33,7 @@ from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.learner_network import reaching_each_other
 from policyserver.server.daemon.learning import Learning
 from policyserver.server.daemon.loaded_policies import LinkedActors, LoadedPolicies, load_configured
+from policyserver.server.daemon.lost_alarm import raised_again
 from policyserver.server.daemon.placement import placing
 from policyserver.server.daemon.preflight import (
     check,
@@ -121,6 +122,7 @@ class Daemon:
             page = take_page_address(config, ending)
             serve_metrics(config, self._metrics, ending)
             ending.enter_context(_restoring_signal_handlers())
+            ending.enter_context(raised_again())
             self._handle_signals()
             make_folder(config.run_folder, "run_folder")
             tell_of_open_folder(config.run_folder)
@@ -134,7 +136,7 @@ class Daemon:
             checkpoints.refusal = lambda: owner.loss
             ending.callback(checkpoints.close)
             pointer = config.run_folder / "ray"
-            ray_process = JoinedRay(config.ray, pointer) if config.ray.joins else RayProcess(pointer)
+            ray_process = JoinedRay(config.ray, pointer, self._stopping.wait) if config.ray.joins else RayProcess(pointer)
             ending.callback(self._end_in_time, ray_process.stop, "Ray is left to end with this process")
             secrets = ListenSecrets.read(config.listen) if config.ray.send_secrets else None
             actors = open_link(ray_process, config.ray, self._actor_health.note, secrets)
@@ -269,8 +271,8 @@ class Daemon:
             from policyserver.server.daemon.cluster_room import check_cluster
             from policyserver.server.daemon.predecessor import take_over
 
+            check_cluster(config, rllib_config)  # before anything of a predecessor's is ended
             take_over(config.run_folder)
-            check_cluster(config, rllib_config)
         # Only now, for Ray forks, which gRPC's threads don't bear.
         admin = AdminServer(answers, ray_process.folder, network_access(config.admin, config.listen))
         ending.callback(admin.close)

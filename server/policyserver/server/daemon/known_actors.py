@@ -27,6 +27,8 @@ class _Known:
     answer: pb.ServingActor
     """Without what depends on the time."""
     leaves: bool
+    is_replaced: bool
+    """Whether its process ends, so that a successor takes its place."""
     answered_s: float
     counted: tuple[float, int]
     """Its uptime and its actions when the newest count of actions began."""
@@ -56,21 +58,26 @@ class KnownActors:
         )
         counted = float(counters["uptime_s"]), int(counters["actions"])
         rate: float | None = None
+        is_replaced = False
         with self._lock:
             before = self._known.get(report.number)
             if before is not None and before.answer.boot_id == answer.boot_id:
+                is_replaced = before.is_replaced
                 seconds = counted[0] - before.counted[0]
                 if seconds < _RATE_S:
                     counted, rate = before.counted, before.actions_per_s
                 else:
                     rate = (counted[1] - before.counted[1]) / seconds
-            self._known[report.number] = _Known(answer, report.leaves, self._clock(), counted, rate)
+            self._known[report.number] = _Known(answer, report.leaves, is_replaced, self._clock(), counted, rate)
 
-    def note_gone(self, number: int) -> None:
-        """Take note that an actor's process ends, so that a successor takes its place: until that answers, the actor is leaving."""
+    def note_replaced(self, number: int, is_replaced: bool) -> None:
+        """Take note that an actor's process ends, so that a successor takes its place: until that answers, the actor is leaving.
+
+        Or that this was given up: then it is away until one answers.
+        """
         with self._lock:
             if (known := self._known.get(number)) is not None:
-                self._known[number] = dataclasses.replace(known, leaves=True)
+                self._known[number] = dataclasses.replace(known, is_replaced=is_replaced, leaves=known.leaves and is_replaced)
 
     def told(self, numbers: Sequence[int], silent: Collection[int] = ()) -> list[pb.ServingActor]:
         """Describe the actors of these numbers, those that should be there, and forget others; `silent` ones are on other machines."""
@@ -88,9 +95,10 @@ def _told(number: int, known: _Known | None, now_s: float, *, is_silent: bool) -
     actor.CopyFrom(known.answer)
     actor.since_answer_s = now_s - known.answered_s
     answers = not is_silent and actor.since_answer_s <= AWAY_S
-    actor.state = pb.ACTOR_STATE_SERVING if answers else missing
-    if known.leaves:  # also while its end, which was asked for, is not over
+    if known.is_replaced or (known.leaves and not is_silent):  # also while its end, which was asked for, is not over
         actor.state = pb.ACTOR_STATE_LEAVING
+    else:
+        actor.state = pb.ACTOR_STATE_SERVING if answers else missing
     if answers and known.actions_per_s is not None:
         actor.actions_per_s = known.actions_per_s
     return actor

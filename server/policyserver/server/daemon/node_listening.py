@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policyserver.common.listening import InsecureListenError
-from policyserver.common.settings import SettingsError
 from policyserver.server.config.node_address import on_this_node
 from policyserver.server.config.serving_config import ListenConfig
 from policyserver.server.daemon.asked_nodes import ask_nodes
+from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.ray_nodes import Place, fitting_nodes
 from policyserver.server.grpc_front.listen_address import check_free
 from policyserver.server.grpc_front.listen_security import check_listen, token
@@ -43,17 +43,15 @@ def check_listening(place: Place, listen: ListenConfig, *, secrets_are_sent: boo
         secrets_are_sent: Whether it takes certificate, key and token from the daemon instead.
 
     Raises:
-        SettingsError: A node has no such address: it names the node.
-        InsecureListenError: A file of a node is missing, can't be used, or others can read it: it names the node and the file.
+        DaemonError: A node has no such address, or a file of it is missing, can't be used, or others can read it: it names the node, and
+            the file. That may be mended there at any time, so that no setting is blamed.
     """
     salt = secrets.token_bytes(16)
     here = _digest(salt, listen)
-    for name, found in ask_nodes(fitting_nodes(place), _looking(listen, salt, secrets_are_sent), "whether it can listen").items():
-        keep_away = f"keep serving actors from node {name} by ray.serving_resources or ray.serving_labels"
-        if found.address_fault:
-            raise SettingsError("listen.address", "", f"node {name}: {found.address_fault}; give it that, or {keep_away}")
-        if found.file_fault:
-            raise InsecureListenError(f"node {name}: {found.file_fault}; mend that there, or {keep_away}")
+    for name, found in ask_nodes(fitting_nodes(place), _looking(listen, salt, secrets_are_sent), "whether it can listen"):
+        if fault := found.address_fault or found.file_fault:
+            keep_away = f"keep serving actors from node {name} by ray.serving_resources or ray.serving_labels"
+            raise DaemonError(f"node {name}: {fault}; mend that there, or {keep_away}")
         if not secrets_are_sent and not hmac.compare_digest(found.token_digest, here):
             logger.warning(
                 "listen.token_file: node %s has another token than this machine: a client is let in by some serving actors and refused by "
@@ -86,7 +84,7 @@ def look_here(listen: ListenConfig, salt: bytes, secrets_are_sent: bool) -> Look
     try:
         _check_address(on_this_node(listen.address, node_ip()))
     except OSError as error:
-        address_fault = str(error.strerror or error).removeprefix("listen.address: ")
+        address_fault = f"listen.address: {str(error.strerror or error).removeprefix('listen.address: ')}"
     if not secrets_are_sent:
         try:
             check_listen(listen)

@@ -35,8 +35,13 @@ _LOCAL_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_
 class JoinedRay:
     """A cluster that this process is a driver of; `stop()` leaves it, and ends this driver's actors, but nothing else of it."""
 
-    def __init__(self, config: RayConfig, pointer: Path | None = None) -> None:
+    def __init__(self, config: RayConfig, pointer: Path | None, wait: Callable[[float], bool]) -> None:
         """Find the cluster and make this process's private folder, as `RayProcess` does; nothing is joined yet.
+
+        Args:
+            config: Which cluster.
+            pointer: As of `PrivateFolder`.
+            wait: Waits so many seconds and says whether this process is to stop; then the cluster is not looked at any further.
 
         Raises:
             SettingsError: There is no cluster, it asks for no authentication or for another token, or the folder can't be made.
@@ -46,7 +51,7 @@ class JoinedRay:
         os.environ.update({name: os.environ.get(name, value) for name, value in _LOCAL_VARIABLES.items()})  # before Ray is imported
         self.address = cluster_address(config)
         asks_for_token = refuse_insecure(self.address, insecure=config.insecure)
-        refuse_without_node(self.address, accepted_token(self.address) if asks_for_token else ())
+        refuse_without_node(self.address, accepted_token(self.address) if asks_for_token else (), wait)
         self._folder = PrivateFolder(pointer)
         self.folder = self._folder.path
         self._stopped = False
@@ -68,7 +73,8 @@ class JoinedRay:
             before_retry: Not called: a cluster that is there needs no second try.
 
         Raises:
-            SettingsError: The cluster can't be joined, or it has too few CPUs.
+            SettingsError: The cluster can't be joined.
+            DaemonError: It has too few CPUs; further nodes may be there later, so that no setting is blamed.
         """
         import ray
 
@@ -89,11 +95,9 @@ class JoinedRay:
             ) from error
         there = float(ray.cluster_resources().get("CPU", 0.0))
         if there < num_cpus - 1:  # the driver itself takes no ticket
-            raise SettingsError(
-                _KEY,
-                "",
-                f"expected a cluster with at least {num_cpus - 1} CPUs for the actors of this server, received one with {there:g} at "
-                f"{self.address}; start another node, or nodes with `--num-cpus`, or configure fewer actors",
+            raise DaemonError(
+                f"{_KEY}: expected a cluster with at least {num_cpus - 1} CPUs for the actors of this server, received one with {there:g} "
+                f"at {self.address}; start another node, or nodes with `--num-cpus`, or configure fewer actors"
             )
         logger.info("joined the Ray cluster at %s, %d nodes with %g CPUs", self.address, len(alive_nodes()), there)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 
 from policyserver.server.daemon.daemon_errors import DaemonError
 from policyserver.server.daemon.ray_head import Metadata, alive_nodes_of
@@ -15,12 +16,13 @@ _LOOK_S = 0.25
 _MOST_NAMED = 5
 
 
-def refuse_without_node(address: str, metadata: Metadata) -> None:
+def refuse_without_node(address: str, metadata: Metadata, wait: Callable[[float], bool]) -> None:
     """Refuse to join where no node of a cluster runs on this machine. One that is being started is waited for.
 
     Args:
         address: HOST:PORT of the cluster's head.
         metadata: What lets this process in there.
+        wait: Waits so many seconds and says whether this process is to stop; then nothing is refused any more.
 
     Raises:
         DaemonError: There is no such node; one may be started later, so that no setting is blamed.
@@ -29,7 +31,8 @@ def refuse_without_node(address: str, metadata: Metadata) -> None:
     while not (is_here := is_node_here(address, metadata)):
         if time.monotonic() - began_s > (_WAIT_S if is_here is False else _WAIT_FOR_START_S):
             raise DaemonError(missing_node(address, metadata, is_here))
-        time.sleep(_LOOK_S)  # no event tells of another program's process; Ray looks once a second
+        if wait(_LOOK_S):  # no event tells of another program's process; Ray looks once a second
+            return
 
 
 def is_node_here(address: str, metadata: Metadata) -> bool | None:

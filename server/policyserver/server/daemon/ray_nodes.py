@@ -10,6 +10,8 @@ from policyserver.common.settings import SettingsError
 from policyserver.server.config.node_labels import fits
 from policyserver.server.config.ray_config import RayConfig
 from policyserver.server.daemon.asked_nodes import ask_nodes
+from policyserver.server.daemon.daemon_errors import DaemonError
+from policyserver.server.daemon.node_room import room_on
 from policyserver.server.daemon.ray_join import alive_nodes
 from policyserver.server.daemon.remote_learners import learner_resources
 from policyserver.server.processes.package_version import version_reader
@@ -72,27 +74,24 @@ def check_nodes(place: Place, actors: int) -> None:
         actors: How many there are.
 
     Raises:
-        SettingsError: No node fits, or one has another version: it names the node and both.
+        SettingsError: A node has another version: it names the node and both.
+        DaemonError: There is too little room; further nodes may be there later, so that no setting is blamed.
     """
     if not actors:
         return
     kind, what, resources, _ = place
     nodes = alive_nodes()
     fit = fitting_nodes(place)
-    room = (
-        sum(int(min(node["Resources"].get(name, 0.0) // amount for name, amount in resources.items())) for node in fit) if resources else 0
-    )
+    room = sum(room_on(node["Resources"], resources, actors) for node in fit)
     if room < actors:
         lack_labels = not any(map(place.has_labels, nodes))
-        raise SettingsError(
-            f"ray.{kind}_labels" if lack_labels else f"ray.{kind}_resources",
-            "",
-            f"expected nodes with room for {actors} {what} {place}, found room for {room} on "
-            f"{', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}{_unknown(resources, nodes)}; start nodes with "
-            f"{'`--labels`' if lack_labels else '`--resources`'}, or fewer {what}",
+        raise DaemonError(
+            f"ray.{kind}_{'labels' if lack_labels else 'resources'}: expected nodes with room for {actors} {what} {place}, found room for "
+            f"{room} on {', '.join(node['NodeManagerAddress'] for node in fit) or 'no node'}{_unknown(resources, nodes)}; start nodes with "
+            f"{'`--labels`' if lack_labels else '`--resources`'}, or fewer {what}"
         )
     here = _look()()
-    for name, (versions, lacking) in ask_nodes(fit, _look(), "which versions it has").items():
+    for name, (versions, lacking) in ask_nodes(fit, _look(), "which versions it has"):
         for part, version in here[0].items():
             if (there := versions.get(part, "none")) != version:
                 raise SettingsError(

@@ -91,7 +91,7 @@ class RollingRestart:
         ends: Ends,
         wait: Callable[[float], bool],
         is_paused: Callable[[], bool] = lambda: False,
-        on_gone: Callable[[int], None] = lambda index: None,
+        note_replaced: Callable[[int, bool], None] = lambda index, is_replaced: None,
     ) -> None:
         """Take what the restart needs.
 
@@ -100,13 +100,14 @@ class RollingRestart:
             ends: Ends them.
             wait: Waits so many seconds and says whether the server stops.
             is_paused: Says whether learning is paused, so that no steps are taken.
-            on_gone: Called with the index of an actor whose process ends, which is to come back.
+            note_replaced: Called with the index of an actor whose process ends, so that a successor takes its place, and whether it
+                does: not when that is given up.
         """
         self._ask = ask
         self._ends = ends
         self._wait = wait
         self._is_paused = is_paused
-        self._on_gone = on_gone
+        self._note_replaced = note_replaced
 
     def run(self, drain_timeout_s: float) -> list[Replaced]:
         """Replace all actors that answer; each open episode has `drain_timeout_s` to end in.
@@ -147,12 +148,13 @@ class RollingRestart:
             return self._replaced(index, drain_timeout_s)
         except RestartError:
             self._ends.given_up(index)
+            self._note_replaced(index, False)
             raise
 
     def _replaced(self, index: int, drain_timeout_s: float) -> Replaced:
         begun = time.monotonic()
         left = self._leave(index, drain_timeout_s)
-        self._on_gone(index)
+        self._note_replaced(index, True)
         lost = left.lost
         if lost:
             self._state(index, "end", left.boot_id)

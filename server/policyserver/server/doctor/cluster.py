@@ -7,8 +7,8 @@ from collections.abc import Callable
 from policyserver.common.settings import SettingsError
 from policyserver.server.config.node_labels import fits
 from policyserver.server.config.server_config import ServerConfig
-from policyserver.server.daemon.cluster_room import room_on
 from policyserver.server.daemon.daemon_errors import DaemonError
+from policyserver.server.daemon.node_room import room_on
 from policyserver.server.daemon.ray_authentication import refuse_insecure
 from policyserver.server.daemon.ray_head import Metadata, alive_nodes_of, free_resources_of
 from policyserver.server.daemon.ray_join import cluster_address
@@ -19,6 +19,8 @@ from policyserver.server.doctor.check import Check, DoubtError, SkippedError
 _TIMEOUT_S = 20.0
 """Ray's import, beside calls of 5 s at most."""
 _HEAD = "Ray cluster"
+_MOST_ACTORS = 1000
+"""Of one node; more than a server has."""
 
 
 def checks(config: ServerConfig) -> list[Check]:
@@ -76,17 +78,17 @@ class _Cluster:
         wanted = {"CPU": float(given.get("num_cpus_per_env_runner", 1)), **self._config.ray.serving_resources}
         labels = self._config.ray.serving_labels
         labelled = [node for node in nodes if fits(dict(node.labels), labels)]
-        rooms = [(node.node_manager_address, room_on(dict(node.resources_total), wanted, actors)) for node in labelled]
+        rooms = [(node.node_manager_address, room_on(dict(node.resources_total), wanted, _MOST_ACTORS)) for node in labelled]
         room = sum(some for _, some in rooms)
         what = f"{actors} serving actors that take {wanted} each{f' on nodes with the labels {labels}' if labels else ''}"
         if room < actors:
             key = "ray.serving_labels" if labels and not labelled else "ray.serving_resources"
             on = ", ".join(sorted(address for address, some in rooms if some)) or "no node"
             raise SettingsError(key, "", f"expected nodes with room for {what}, found room for {room} on {on}")
-        left = sum(room_on(free.get(node.node_id, {}), wanted, actors) for node in labelled)
+        left = sum(room_on(free.get(node.node_id, {}), wanted, _MOST_ACTORS) for node in labelled)
         if left < actors:
             raise DoubtError(f"expected room for {what}, received {left} free of {room}: something runs there")
-        return f"{left} free of {room} on {len(nodes)} nodes, for {what}"
+        return f"{left} free of {room} on {len(labelled)} nodes, for {what}"
 
     def _found_address(self) -> str:
         if not self._address:
