@@ -152,6 +152,7 @@ def test_as_many_updates_follow_a_step_whatever_the_number_of_actors(algorithm: 
         ({"CPU": 8.0}, {"CPU": 1.0, "serving": 1.0}, 0),
         ({"CPU": 8.0}, {"CPU": 0.0}, 5),
         ({}, {"CPU": 1.0}, 0),
+        ({"CPU": 0.3}, {"CPU": 0.1}, 3),
     ],
 )
 def test_a_node_takes_as_many_as_its_scarcest_resource_allows(free: dict[str, float], wanted: dict[str, float], room: int) -> None:
