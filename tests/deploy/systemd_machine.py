@@ -17,6 +17,7 @@ from tests.services import MissingService, program, wait_until
 
 _SYSTEMD = Path("/lib/systemd/systemd")
 _CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+_ITS_OWN = ("/dev", "/run", "/tmp")
 _SPACES = ("--pid", "--mount", "--uts", "--ipc", "--cgroup", "--net")
 _BOOT = """
 set -e
@@ -51,6 +52,8 @@ class SystemdMachine:
     def __init__(self, missing_service: MissingService) -> None:
         for name in ("unshare", "nsenter", "pivot_root", "ip"):
             program(name, missing_service)
+        if any(map(Path(sys.prefix).is_relative_to, _ITS_OWN)):
+            missing_service(f"the machine that boots has a folder of its own in place of the one where {sys.prefix} lies: clone elsewhere")
         if not _SYSTEMD.exists():
             missing_service("systemd is not installed; .ci/install-services installs it")
         cgroups = next((each for each in _CGROUPS if (each / "cgroup.procs").exists()), None)
