@@ -90,6 +90,7 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
         client.get_actions(client.start_episodes(2), [observation(), observation()])
         with pytest.raises(RestartError, match="actor 1: the server stops"):
             learner.restart(20.0, lambda seconds: True)
+    assert learner.replaced == [(1, False)], "which was given up"
 
 
 def test_without_actors_there_is_nothing_to_restart() -> None:
@@ -128,6 +129,7 @@ def test_a_pause_in_the_hand_off_ends_the_actor_rather_than_have_it_serve_nothin
 
         with pytest.raises(RestartError, match=r"actor 1: learning is paused, so it was ended with 2 steps .* its successor serves"):
             learner.restart(0.1, wait)
+        assert learner.replaced == [(1, True), (1, False)]
         assert client.get_action(client.start_episode(), observation()) in range(3)
 
 
