@@ -39,9 +39,7 @@ reporting-disabled = true
   level = "error"
 """
 
-# InfluxDB 1.6 knows neither /api/v2/write nor the precisions "ns" and "us" (it reads both as nanoseconds), and refuses an authorization
-# "Token user:password": this maps one onto the other.
-_BRIDGE_CONFIG = r"""
+NGINX_HEAD = """
 worker_processes 1;
 master_process off;
 daemon off;
@@ -50,13 +48,20 @@ error_log stderr crit;
 events {{ worker_connections 64; }}
 http {{
   access_log off;
-  client_max_body_size 25m;
-  client_body_buffer_size 4m;
   client_body_temp_path body;
   proxy_temp_path proxy;
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
+"""
+"""Begins the configuration of an nginx that writes to its own folder alone; what it serves and the end of `http` follow."""
+
+# InfluxDB 1.6 knows neither /api/v2/write nor the precisions "ns" and "us" (it reads both as nanoseconds), and refuses an authorization
+# "Token user:password": this maps one onto the other.
+_BRIDGE_CONFIG = (
+    NGINX_HEAD
+    + r"""  client_max_body_size 25m;
+  client_body_buffer_size 4m;
   map $http_authorization $authorization {{ default $http_authorization; "~*^Token" ""; }}
   map $http_authorization $credentials {{ default ""; "~*^Token\s+(?<user>[^:]+):(?<password>.*)$" "&u=$user&p=$password"; }}
   map $arg_bucket $database {{ default $arg_bucket; "~^(?<before>[^/%]+)(/|%2F)" $before; }}
@@ -74,6 +79,7 @@ http {{
   }}
 }}
 """
+)
 
 _BRIDGE_TLS = """ ssl;
     ssl_certificate {certificate};

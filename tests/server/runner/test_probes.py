@@ -15,32 +15,21 @@ from policyserver.client import PolicyClient
 from tests.ports import free_ports
 from tests.server.core_harness import observation
 from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness
-from tests.services import MissingService, program
+from tests.services import NGINX_HEAD, MissingService, program
 
 PROBES = 5
 """More than gRPC takes of a client that looks more often than it may: it closes the connection at the third."""
 
 
-_NGINX = """
-worker_processes 1;
-master_process off;
-daemon off;
-pid nginx.pid;
-error_log stderr crit;
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  client_body_temp_path body;
-  proxy_temp_path proxy;
-  fastcgi_temp_path fastcgi;
-  uwsgi_temp_path uwsgi;
-  scgi_temp_path scgi;
-  server {{
+_NGINX = (
+    NGINX_HEAD
+    + """  server {{
     listen 127.0.0.1:{port} http2;
     location / {{ grpc_pass grpc://{server}; }}
   }}
 }}
 """
+)
 
 
 @contextmanager
