@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -16,6 +18,9 @@ from starlette.routing import BaseRoute
 from policyserver.monitoring.page.connections import PageSocket, ViewerLimit
 from policyserver.monitoring.page.listen import LOOPBACK_NAMES, PageConfig
 from policyserver.monitoring.page.token_gate import TokenGate
+
+_GRACE_S = 2.0
+"""How long, at the end, an answer under way may take."""
 
 
 class WebServer:
@@ -68,11 +73,11 @@ class WebServer:
             loop="asyncio",  # which accepts by the socket's own method
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=2 * round(_GRACE_S),  # for what still computes when nobody is connected any more
             ssl_certfile=self._listen.tls_certificate_file,
             ssl_keyfile=self._listen.tls_key_file,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name=thread_name, daemon=True)
         self._thread.start()
 
@@ -83,3 +88,18 @@ class WebServer:
         if self._thread is not None:
             self._thread.join()
         self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends connections that outlast the end, as that of a viewer who does not read; uvicorn would leave their sockets open."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        giving_up = asyncio.get_running_loop().call_later(_GRACE_S, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            giving_up.cancel()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
