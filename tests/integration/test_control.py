@@ -263,6 +263,7 @@ def saved(server: Server) -> tuple[int, float]:
     return number, log_prob
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["idle", "busy", "paused"])
 def test_a_roll_back_is_served_at_once_under_a_new_version_and_learning_goes_on_from_it(
     server: Server, saved: tuple[int, float], when: str
@@ -297,6 +298,7 @@ def test_a_roll_back_is_served_at_once_under_a_new_version_and_learning_goes_on_
     assert "Traceback" not in server.daemon.text()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("call", ["rollback", "promote"])
 def test_a_roll_back_in_the_middle_of_an_update_is_served_at_once_and_the_update_is_discarded(
     server: Server, saved: tuple[int, float], call: str

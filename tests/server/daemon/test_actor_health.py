@@ -15,7 +15,7 @@ import pytest
 from policyserver.server.daemon.actor_health import ActorHealth
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
 
 SILENT_AFTER_S = 2.0
 AT_ONCE_S = 2.0
