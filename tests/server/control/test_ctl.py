@@ -354,3 +354,12 @@ def test_serving_actors_are_shown_as_a_table_without_what_none_has() -> None:
         "boot_id": "",
     }
     assert "serving actors: 0" in list(laid_out(plain(pb.StatusResponse())))
+
+
+def test_what_actors_have_counted_is_shown_as_a_table() -> None:
+    actors = [pb.ActorStatus(boot_id="ab", uptime_s=9.26, actions=1_000, steps_waiting=5), pb.ActorStatus(boot_id="cd", actions=2)]
+    lines = list(laid_out(plain(pb.StatusResponse(actors=actors))))
+    begin = lines.index("actors: 2")
+    heading, *rows = (line.split() for line in lines[begin + 1 : begin + 4])
+    assert heading[:4] == ["boot", "id", "uptime", "s"]
+    assert rows == [["ab", "9.3", "0", "0", "0", "1,000", "5", "0", "0"], ["cd", "0.0", "0", "0", "0", "2", "0", "0", "0"]]

@@ -7,7 +7,7 @@ from typing import Any
 
 Plain = dict[str, Any]
 """A message as JSON has it."""
-_TABLES = {"serving_actors": ("boot_id",)}
+_TABLES: dict[str, tuple[str, ...]] = {"actors": (), "serving_actors": ("boot_id",)}
 """Lists whose entries are shown below one another, each value under its name; and the values that are left to JSON."""
 
 
