@@ -18,7 +18,7 @@ from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.preflight import checkpoint_folder
 from policyserver.server.processes.training_report import Progress
 from tests.commands import run_here
-from tests.integration.test_control import Players, Server, asked_once
+from tests.integration.controlled_server import Players, Server, asked_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

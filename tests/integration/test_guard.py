@@ -19,9 +19,9 @@ import pytest
 from policyserver.client import PolicyClient
 from policyserver.monitoring.store.reader import StoreReader
 from tests.commands import run_here
+from tests.integration.controlled_server import CONFIG, Asker, Server
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.spoiled_learning import FILE
-from tests.integration.test_control import CONFIG, Asker, Server
 from tests.ports import free_address
 from tests.services import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 from policyserver.client import PolicyClient, PolicyServerError, PolicyUnknownError
 from policyserver.monitoring.store.reader import StoreReader
 from tests.commands import run_here
-from tests.integration.test_control import Server
+from tests.integration.controlled_server import Server
 from tests.ports import free_address
 from tests.services import wait_until
 

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.integration.controlled_server import Players, Server, asked_once
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.spoiled_learning import FILE
-from tests.integration.test_control import Players, Server, asked_once
 from tests.ports import free_address
 from tests.services import wait_until
 
