@@ -183,15 +183,16 @@ def check_net(built: AlgorithmConfig) -> None:
 
 
 def cpu_tickets(config: AlgorithmConfig) -> int:
-    """Count the logical CPUs that Ray needs to start all actors of this algorithm, and one more for the driver.
+    """Count the logical CPUs that Ray needs to start all actors of this algorithm.
 
-    A cluster that is joined needs none for it. RLlib's server of env runners' states takes none anywhere.
+    The driver takes none, nor does RLlib's server of env runners' states. A Ray of our own starts a worker process for each at once, which
+    would be idle for good if it were one too many.
     """
     of_learner = config.num_cpus_per_learner
     learners = config.num_learners * (of_learner if isinstance(of_learner, int | float) else float(not config.num_gpus_per_learner))
     runners = (config.num_env_runners + (config.evaluation_num_env_runners or 0)) * config.num_cpus_per_env_runner
     aggregators = max(config.num_learners, 1) * (config.num_aggregator_actors_per_learner or 0)  # for the daemon's own learner, too
-    return 1 + math.ceil(float(learners + runners + aggregators))
+    return math.ceil(float(learners + runners + aggregators))
 
 
 def _apply_serving_defaults(built: AlgorithmConfig, config: ServerConfig, env_runner_class: type) -> None:

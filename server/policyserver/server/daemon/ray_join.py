@@ -69,7 +69,7 @@ class JoinedRay:
         """Join the cluster.
 
         Args:
-            num_cpus: CPUs that the actors of this server and its driver's helpers take.
+            num_cpus: CPUs that the actors of this server take.
             before_retry: Not called: a cluster that is there needs no second try.
 
         Raises:
@@ -94,9 +94,9 @@ class JoinedRay:
                 _KEY, "", f"the cluster at {self.address} can't be joined: {reason}; Ray's logs on this machine may say more"
             ) from error
         there = float(ray.cluster_resources().get("CPU", 0.0))
-        if there < num_cpus - 1:  # the driver itself takes no ticket
+        if there < num_cpus:
             raise DaemonError(
-                f"{_KEY}: expected a cluster with at least {num_cpus - 1} CPUs for the actors of this server, received one with {there:g} "
+                f"{_KEY}: expected a cluster with at least {num_cpus} CPUs for the actors of this server, received one with {there:g} "
                 f"at {self.address}; start another node, or nodes with `--num-cpus`, or configure fewer actors"
             )
         logger.info("joined the Ray cluster at %s, %d nodes with %g CPUs", self.address, len(alive_nodes()), there)

@@ -52,7 +52,7 @@ class RayProcess:
         """Start Ray. A handler of SIGTERM that was set before stays; without one, Ray sets its own.
 
         Args:
-            num_cpus: Logical CPUs, enough for one per actor and one for the driver; these are tickets, not cores.
+            num_cpus: Logical CPUs, as many as actors take; these are tickets, not cores.
             before_retry: Called before another try; may raise to give up.
 
         Raises:
