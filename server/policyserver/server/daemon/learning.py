@@ -18,6 +18,7 @@ from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
 from policyserver.server.daemon.actor_ends import ActorEnds
 from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.batch_collection import collect_together
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
@@ -88,6 +89,7 @@ class Learning:
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
         self.ends = ActorEnds(algorithm, self.actors, safe_point)
+        collect_together(algorithm, link, health)
         ReturnedActors(algorithm, health)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update

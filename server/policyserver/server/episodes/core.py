@@ -94,9 +94,10 @@ class EpisodeCore:
         if not demand.learns:
             self.room.lift()
         self._withheld = WithheldQuestions(policy, self._table, self._trajectories, self.room, self.statistics)
-        self._requests = SampleRequests(
+        self.requests = SampleRequests(
             policy, self._trajectories, self.room, self._withheld, demand, hand_off.max_segment_age_s, self._most_steps
         )
+        """What the learner asks for."""
         self._pass = BatchPass(
             policy,
             self._table,
@@ -109,7 +110,7 @@ class EpisodeCore:
             self.ended,
         )
         self._pass.learns = demand.learns
-        self.absence = LearnerAbsence(self._trajectories, self.room, self._requests, self.ended)
+        self.absence = LearnerAbsence(self._trajectories, self.room, self.requests, self.ended)
         self._leaves = False
 
     # Ways in -------------------------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class EpisodeCore:
         for slot in slots.tolist():
             self._table.close_episode(slot, idle=True)
         self.statistics.episodes_reaped += len(slots)
-        self._requests.look()
+        self.requests.look()
 
     @property
     def episodes_open(self) -> int:
@@ -206,7 +207,9 @@ class EpisodeCore:
 
     # The env runner, through call_soon_threadsafe -------------------------------------------------------------------------------------
 
-    def sample(self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False) -> None:
+    def sample(
+        self, want_steps: int, wait_s: float, done: Callable[[list[SegmentBlock]], None], *, or_fewer: bool = False, call_no: int = 0
+    ) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; see `SampleRequests.ask`."""
 
         def answer(blocks: list[SegmentBlock]) -> None:
@@ -214,17 +217,13 @@ class EpisodeCore:
             self._most_open = self._table.open
             done(blocks)
 
-        self._requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer)
+        self.requests.ask(want_steps, wait_s, answer, or_fewer=or_fewer, call_no=call_no)
 
     def want(self, demand: Demand) -> None:
         """Take what the learner wants from its next request on: the number of serving actors has changed, and so each one's part."""
         demand = demand.within(self._most_steps)
         self._base_capacity_steps = demand.capacity_steps + self._held_steps
-        self.room.demand = self._requests.demand = demand
-
-    def interrupt_sample(self) -> None:
-        """Answer a waiting `sample` with nothing: what is recorded goes into a later one."""
-        self._requests.interrupt()
+        self.room.demand = self.requests.demand = demand
 
     def pause_learning(self, paused: bool) -> None:
         """Let steps by-pass the hand-off and let no question wait, or go on as before."""
@@ -241,7 +240,7 @@ class EpisodeCore:
         Returns:
             How many recorded steps were dropped; none unless `drops_steps`.
         """
-        self._requests.interrupt()
+        self.requests.interrupt()
         dropped = self._trajectories.drop() if drops_steps else 0
         self.serve_weights(weights_seq_no)
         return dropped
@@ -250,7 +249,7 @@ class EpisodeCore:
         """Refuse new episodes from now on, let no question wait, and answer `sample` at once; `is_final` tells clients not to wait."""
         self._pass.starts.drain_error = ending_error(is_final=is_final)
         self.room.lift()
-        self._requests.drain()
+        self.requests.drain()
 
     def retire(self, *, stays: bool = False) -> None:
         """Refuse new episodes from now on; the open ones go on, and their steps reach the learner as before. If it `stays`, end that."""
@@ -352,7 +351,7 @@ class EpisodeCore:
         timing.took("pass", begun_s, passed_s)
         timing.took("answer", passed_s, time.perf_counter())
         self._most_open = max(self._most_open, self._table.open)
-        self._requests.note_rows()
+        self.requests.note_rows()
 
     def _answer(self, batch: Batch, deferred: npt.NDArray[np.int64]) -> None:
         """Resolve the submissions that are complete and keep the others for the next pass."""

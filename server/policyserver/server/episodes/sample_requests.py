@@ -33,6 +33,7 @@ class _Request:
     timer: asyncio.TimerHandle
     done: Callable[[Blocks], None]
     or_fewer: bool
+    call_no: int
     enough_s: float | None = None
     """When there were enough steps, but some that had been asked for were still to come."""
 
@@ -69,26 +70,44 @@ class SampleRequests:
         self._newest_rows_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
         self._is_draining = self._is_held = False
+        self._full_call_no = 0
         self.on_ask: Callable[[], None] = lambda: None
         """Called when the learner asks."""
 
-    def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False) -> None:
+    def ask(self, want_steps: int, wait_s: float, done: Callable[[Blocks], None], *, or_fewer: bool = False, call_no: int = 0) -> None:
         """Call `done` with `want_steps` steps as soon as there are as many; after `wait_s` with none, and while the server drains with all.
 
         With `or_fewer` it takes what there is after `wait_s`: full pages, ended episodes, and pages older than `max_segment_age_s`. `done`
-        is
-        called once, on the loop thread.
+        is called once, on the loop thread. `call_no` is the learner's number of the call that asks, for `call_is_full`.
         """
         self.on_ask()
         if self._most_steps is not None:
             want_steps = min(want_steps, self._most_steps)
         timer = asyncio.get_running_loop().call_later(wait_s, self._time_out)
-        self._request = _Request(want_steps, timer, done, or_fewer)
+        self._request = _Request(want_steps, timer, done, or_fewer, call_no)
         self._room.open(want_steps)
         self.look()
+        self.call_is_full(self._full_call_no)
+
+    @property
+    def steps_ready(self) -> int:
+        """Steps that could be handed off now."""
+        return self._trajectories.steps_ready
+
+    def call_is_full(self, call_no: int) -> None:
+        """Answer a request of this call, or of one before it, with what there is: all serving actors together have enough."""
+        self._full_call_no = max(self._full_call_no, call_no)
+        request = self._request
+        if request is None or not 0 < request.call_no <= call_no:
+            return
+        if ready := self._trajectories.steps_ready:
+            request.want_steps = ready + self._surplus_steps
+            self.look()
+        else:
+            self.interrupt()
 
     def interrupt(self) -> None:
-        """Answer the request with nothing."""
+        """Answer the request with nothing: what is recorded goes into a later one."""
         if (request := self._request) is not None:
             self._request = None
             request.timer.cancel()

@@ -170,6 +170,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if config.driver_link is not None:
             orders: dict[str, Callable[[Any], None]] = {
                 link.INTERRUPT: lambda _: loop.interrupt_sample(),
+                link.FULL: loop.call_is_full,
                 link.LOG_LEVEL: logging.getLogger().setLevel,
                 link.PAUSE: loop.pause_learning,
                 link.DROP_POLICY: self.drop_policy,
@@ -182,6 +183,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 link.ROLL_BACK: self.roll_back,
                 link.HOLD_POLICY: self.hold_policy,
                 link.RETIRE: retirement.follow,
+                link.STEPS: lambda _: (self._index, loop.call(lambda: loop.core.requests.steps_ready)),
             }
             followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
             self._stop_following = follow(config.driver_link, followed, self._index, loop)
@@ -281,6 +283,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         explore: bool | None = None,
         random_actions: bool = False,
         force_reset: bool = False,
+        call_no: int = 0,
     ) -> list[SingleAgentEpisode] | EpisodeList:
         """Return the steps of RLlib's rollout fragment, as its own runner would give them: all of one policy version with PPO.
 
@@ -295,6 +298,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             explore: Ignored: serving and sampling are apart, and `config.explore` decides.
             random_actions: Likewise.
             force_reset: Ignored: an external environment can't be reset from here.
+            call_no: The daemon's number of this call, which it can end before there are enough steps, see `BatchCollection`.
 
         Raises:
             ValueError: `num_episodes` was given.
@@ -305,7 +309,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if self._serving_loop is None:
             return []
         self.pull_weights()
-        blocks = self._wait_for_steps(num_timesteps or self._demand.fragment_steps, self._serving_loop)
+        blocks = self._wait_for_steps(num_timesteps or self._demand.fragment_steps, self._serving_loop, call_no)
         if not blocks and (failure := self._env_failure):
             raise failure
         self._count_steps(self.num_env_steps_sampled_lifetime + sum(block.steps for block in blocks))
@@ -332,12 +336,12 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         self._waits_for_fragment = self._env_runner_state_server is not None  # else nothing could tell it that all stop
         return super().sample_get_state_and_metrics()
 
-    def _wait_for_steps(self, want: int, serving_loop: ServingLoop) -> list[SegmentBlock]:
+    def _wait_for_steps(self, want: int, serving_loop: ServingLoop, call_no: int) -> list[SegmentBlock]:
         hand_off = self._serving_config.hand_off
         if not self._waits_for_fragment and serving_loop.takes_old_call():
             return []
         until_s = time.monotonic() + hand_off.max_segment_age_s
-        blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None)
+        blocks = serving_loop.sample(want, hand_off.sample_wait_s, or_fewer=self._env_failure is not None, call_no=call_no)
         while self._waits_for_fragment and not blocks:
             if self._retirement.leaves:  # it has nothing more to give, and RLlib counts nothing as a fragment: so it gives no answer
                 serving_loop.wait_stopped(hand_off.sample_wait_s)

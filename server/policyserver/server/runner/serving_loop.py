@@ -109,11 +109,12 @@ class ServingLoop:
         self.sent_secrets.wait(self._config.driver_link)
         return self._call(self._bind(address or self._config.listen.address))
 
-    def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False) -> list[SegmentBlock]:
+    def sample(self, want_steps: int, wait_s: float, *, or_fewer: bool = False, call_no: int = 0) -> list[SegmentBlock]:
         """Wait until `want_steps` steps are there, but no longer than `wait_s`, and take them; see `EpisodeCore.sample`."""
         answer = concurrent.futures.Future[list[SegmentBlock]]()
         try:
-            self._loop.call_soon_threadsafe(partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer))
+            ask = partial(self.core.sample, want_steps, wait_s, answer.set_result, or_fewer=or_fewer, call_no=call_no)
+            self._loop.call_soon_threadsafe(ask)
             return answer.result(timeout=wait_s + 30.0)
         except RuntimeError:  # the loop is closed: nothing will come any more
             return []
@@ -166,7 +167,11 @@ class ServingLoop:
 
     def interrupt_sample(self) -> None:
         """Answer a waiting `sample` with nothing."""
-        self.post(lambda: self.core.interrupt_sample())
+        self.post(lambda: self.core.requests.interrupt())
+
+    def call_is_full(self, call_no: int) -> None:
+        """See `SampleRequests.call_is_full`."""
+        self.post(lambda: self.core.requests.call_is_full(call_no))
 
     def report_training(self, report: TrainingIteration) -> None:
         """Take the newest training iteration for GetStats."""
