@@ -98,8 +98,12 @@ class TrainingHooks:
         return hooked
 
 
+_SAMPLING = ("ray.rllib.execution.rollout_ops", "policyserver.server.daemon.batch_collection")
+
+
 def samples(func: Any) -> bool:
-    """Tell RLlib's sampling calls from those that synchronize weights and states."""
+    """Tell sampling calls, RLlib's and `BatchCollection`'s, from those that synchronize weights and states."""
     if isinstance(func, str):
         return func.startswith("sample")
-    return getattr(func, "__module__", "") == "ray.rllib.execution.rollout_ops"
+    called = func.func if isinstance(func, functools.partial) else func
+    return getattr(called, "__module__", "") in _SAMPLING
