@@ -72,20 +72,30 @@ class BatchCollection:
             self._call_no += 1
             self._is_asking = True
             try:
-                return call(functools.partial(sample_share, call_no=self._call_no), *arguments, **named)
+                return call(functools.partial(sample_share, call_no=self._call_no, steps=self._rest), *arguments, **named)
             finally:
                 self._is_asking = False
 
         return hooked
 
+    @property
+    def _rest(self) -> int | None:
+        """What each actor is asked for once there is a part of the batch; None, which is RLlib's share, before."""
+        missing = self._batch_steps - self._collected
+        return math.ceil(missing / self._manager.num_healthy_actors()) if self._collected and missing > 0 else None
+
     def _fetch_batch(
         self, *, remote_actor_ids: list[int], remote_calls: list[Any], tags: list[Any], timeout_seconds: float | None = None, **others: Any
     ) -> Any:
-        if self._is_asking and timeout_seconds != 0.0:
+        asks = self._is_asking and timeout_seconds != 0.0
+        if asks:
             remote_actor_ids, remote_calls = self._collect(remote_actor_ids, remote_calls, timeout_seconds)
             tags = [tags[0]] * len(remote_calls)
         calls = {"remote_actor_ids": remote_actor_ids, "remote_calls": remote_calls, "tags": tags}
-        return self._fetch(**calls, timeout_seconds=timeout_seconds, **others)
+        fetched = self._fetch(**calls, timeout_seconds=timeout_seconds, **others)
+        if asks:
+            self._collected += sum(_steps_in(result.get()) for result in fetched[1] if result.ok)
+        return fetched
 
     def _collect(self, indices: list[int], calls: list[Any], timeout_s: float | None) -> tuple[list[int], list[Any]]:
         """Wait until no answer is worth another question; returns all calls that were made, and whom."""
@@ -98,24 +108,30 @@ class BatchCollection:
             for call in answered:
                 steps = _steps_of(call)
                 given[asked[call]] += steps
-                self._collected += steps
                 if not steps:  # its time was over, or it was interrupted
-                    return list(asked.values()), list(asked)
+                    pending.clear()
             if not pending:
                 break
             waiting = {asked[call] for call in pending}
-            there = {index: steps for index, steps in self._link.ask(_ANSWER_S, kind=STEPS) if index in waiting}
-            missing = self._batch_steps - self._collected - sum(there.values())
+            made = self._made(given, waiting)
+            missing = self._batch_steps - self._collected - sum(made.values())
             if missing <= 0:
                 self._link.order(FULL, self._call_no)
                 break
-            made = sum(given.values()) + sum(there.values())
             for index in given.keys() - waiting:
-                more = functools.partial(sample_share, call_no=self._call_no, steps=math.ceil(missing * given[index] / made))
+                more = functools.partial(sample_share, call_no=self._call_no, steps=math.ceil(missing * made[index] / sum(made.values())))
                 for call in self._manager._call_actors(more, remote_actor_ids=[index]):
                     asked[call] = index
                     pending.add(call)
         return list(asked.values()), list(asked)
+
+    def _made(self, given: dict[int, int], waiting: set[int]) -> dict[int, int]:
+        """Return how many steps each actor has made for this call; of those that `waiting` asks, what they have is known to them alone."""
+        made = dict(given)
+        for index, handed_off, ready in self._link.ask(_ANSWER_S, kind=STEPS, content=self._call_no):
+            if index in waiting:
+                made[index] = handed_off + ready
+        return made
 
     def _wait(self, pending: set[Any], asked: dict[Any, int], until_s: float | None) -> set[Any]:
         """Wait for an answer at least; returns the answered calls, none if the time is over or all that are missing are silent."""
@@ -142,6 +158,10 @@ def _steps_of(call: Any) -> int:
     import ray
 
     try:
-        return int(ray.get(call)[1].get(_STEPS, 0))
+        return _steps_in(ray.get(call))
     except ray.exceptions.RayError:
         return 0
+
+
+def _steps_in(sampled: Any) -> int:
+    return int(sampled[1].get(_STEPS, 0))

@@ -55,11 +55,15 @@ class Room:
         """Note steps that were recorded whether there was room or not."""
         self._unasked_steps += steps
 
-    def open(self, steps: int | None = None) -> None:
-        """Open for a fragment, or for as many steps as the learner asks for."""
+    def open(self, steps: int | None = None, *, more: bool = False) -> None:
+        """Open for a fragment, or for as many steps as the learner asks for; for no others if these are `more` of the same batch."""
         self._is_forced = False
-        self._limit_steps = max(self._steps_at_once, steps or 0)
+        self._limit_steps = max(self._steps_ahead if more else self._steps_at_once, steps or 0)
         self.tell()
+
+    def end_at(self, steps: int) -> None:
+        """Take no more than so many steps, though there was room for others."""
+        self._limit_steps = min(self._limit_steps, steps)
 
     def close(self, steps: int) -> None:
         """Close at a hand-off of so many steps: the learner has what it wanted, and clients may play so far ahead as is allowed.
@@ -67,7 +71,7 @@ class Room:
         Where clients in real time made a part of it, the others still have what is left of their room.
         """
         self._is_forced = False
-        self._limit_steps, limit_steps = int(self.demand.batches_ahead * self.demand.fragment_steps), self._limit_steps
+        self._limit_steps, limit_steps = self._steps_ahead, self._limit_steps
         if self._unasked_steps and (ready := self._ready()):
             unasked_steps = round(min(self._unasked_steps, ready) * min(steps / ready, 1.0))  # of those handed off, so far as one can tell
             self._unasked_steps -= unasked_steps
@@ -106,6 +110,10 @@ class Room:
         told, self._told = self._told, {}
         for tell in told:
             tell()
+
+    @property
+    def _steps_ahead(self) -> int:
+        return int(self.demand.batches_ahead * self.demand.fragment_steps)
 
     @property
     def _steps_at_once(self) -> int:

@@ -70,7 +70,7 @@ class SampleRequests:
         self._newest_rows_s = 0.0
         self._look_timer: asyncio.TimerHandle | None = None
         self._is_draining = self._is_held = False
-        self._full_call_no = 0
+        self._full_call_no = self._given_call_no = self._given_steps = 0
         self.on_ask: Callable[[], None] = lambda: None
         """Called when the learner asks."""
 
@@ -85,14 +85,15 @@ class SampleRequests:
             want_steps = min(want_steps, self._most_steps)
         timer = asyncio.get_running_loop().call_later(wait_s, self._time_out)
         self._request = _Request(want_steps, timer, done, or_fewer, call_no)
-        self._room.open(want_steps)
+        if call_no != self._given_call_no:
+            self._given_call_no, self._given_steps = call_no, 0
+        self._room.open(want_steps, more=call_no > 0 and want_steps < self.demand.fragment_steps)
         self.look()
         self.call_is_full(self._full_call_no)
 
-    @property
-    def steps_ready(self) -> int:
-        """Steps that could be handed off now."""
-        return self._trajectories.steps_ready
+    def made_for(self, call_no: int) -> tuple[int, int]:
+        """Return the steps that were handed off for a call of the learner's, and those that could be handed off now."""
+        return (self._given_steps if call_no == self._given_call_no else 0), self._trajectories.steps_ready
 
     def call_is_full(self, call_no: int) -> None:
         """Answer a request of this call, or of one before it, with what there is: all serving actors together have enough."""
@@ -102,6 +103,7 @@ class SampleRequests:
             return
         if ready := self._trajectories.steps_ready:
             request.want_steps = ready + self._surplus_steps
+            self._room.end_at(ready)
             self.look()
         else:
             self.interrupt()
@@ -213,6 +215,7 @@ class SampleRequests:
         block = self._trajectories.collect(self._segments_per_turn, steps, self._policy.weights_seq_no)
         if block is not None:
             blocks.append(block)
+            self._given_steps += block.steps
             asyncio.get_running_loop().call_soon(self._copy_out, blocks, steps - block.steps, request)
             return
         if not self.demand.on_policy:

@@ -183,7 +183,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 link.ROLL_BACK: self.roll_back,
                 link.HOLD_POLICY: self.hold_policy,
                 link.RETIRE: retirement.follow,
-                link.STEPS: lambda _: (self._index, loop.call(lambda: loop.core.requests.steps_ready)),
+                link.STEPS: lambda call_no: (self._index, *loop.call(lambda: loop.core.requests.made_for(call_no))),
             }
             followed = Followed(self.drain, leave_at_once, self._revive, self.report, orders, questions)
             self._stop_following = follow(config.driver_link, followed, self._index, loop)
