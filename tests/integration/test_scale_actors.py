@@ -33,6 +33,8 @@ APPO = (
     "{num_env_runners = 2, rollout_fragment_length = 50}",
     "--algorithm.training",
     "{train_batch_size_per_learner = 400}",
+    "--algorithm.reporting",
+    "{min_time_s_per_iteration = 0}",
 )
 EXIT_REFUSED = 1
 

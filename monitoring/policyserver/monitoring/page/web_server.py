@@ -73,7 +73,7 @@ class WebServer:
             loop="asyncio",  # which accepts by the socket's own method
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=2 * round(_GRACE_S),  # for what still computes when nobody is connected any more
+            timeout_graceful_shutdown=2 * round(_GRACE_S),  # for what still computes once no client is connected
             ssl_certfile=self._listen.tls_certificate_file,
             ssl_keyfile=self._listen.tls_key_file,
         )

@@ -1,10 +1,10 @@
-"""Collects a batch from several serving actors as from one: it is full once they have its steps together, whoever's clients made them.
+"""Collects a batch from several serving actors as from one: it is full once they have its steps together, however few one of them has.
 
 RLlib asks its env runners for an equal share of a batch each, and waits for all of them. A serving actor that has given its share lets
 its clients wait for the learner. A client that plays episodes on several actors then gives the others nothing either, so those that have
-fewer episodes would never have their shares, and each `sample()` would last as long as it may. So whoever has given its share is asked for
-more meanwhile, as much as belongs to what the others have still to make, and once all have the batch's steps, those that were not asked
-for more give what they have. Likewise nobody waits for an actor without clients.
+fewer episodes would never have their shares, and each `sample()` would last as long as it may. So an actor that has given its share is
+asked for more meanwhile, as much as belongs to what the others have still to make, and once all have the batch's steps, those that were
+not asked for more give what they have. Likewise an actor without clients is not waited for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SLICE_S = 0.1
 
 def collect_together(algorithm: Algorithm, link: Link, health: ActorHealth | None = None) -> None:
     """Let an algorithm collect so, if its batches are to be of one policy version; others learn from what comes, and clients play ahead."""
-    if learner_demand(algorithm.config, 1, None).on_policy:
+    if algorithm.config.num_env_runners and learner_demand(algorithm.config, 1, None).on_policy:
         BatchCollection(algorithm, link, None if health is None else lambda: health.silent)
 
 
@@ -40,7 +40,7 @@ class BatchCollection:
     """Stands between RLlib's collecting of a batch and its actors. Of the main thread."""
 
     def __init__(self, algorithm: Algorithm, link: Link, silent: Callable[[], Collection[int]] | None = None) -> None:
-        """Hook into an algorithm that is built and collects whole batches; `silent` says which actors nobody is to wait for."""
+        """Hook into an algorithm that is built and collects whole batches; `silent` says which actors are not waited for."""
         self._batch_steps = int(algorithm.config.total_train_batch_size)
         self._link = link
         self._silent = silent
