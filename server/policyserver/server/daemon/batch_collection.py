@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.shares_of_batch import steps_of
 from policyserver.server.daemon.training_hooks import samples
 from policyserver.server.processes.link import FULL, STEPS, Link
 from policyserver.server.runner.learner_demand import learner_demand
@@ -23,7 +24,6 @@ from policyserver.server.runner.learner_demand import learner_demand
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm import Algorithm
 
-_STEPS = "num_env_steps_sampled"  # RLlib's NUM_ENV_STEPS_SAMPLED
 _ANSWER_S = 0.5
 """How long serving actors may take to say how many steps they have."""
 _SLICE_S = 0.1
@@ -67,14 +67,17 @@ class BatchCollection:
     def _numbered(self, call: Any) -> Any:
         @functools.wraps(call)
         def hooked(func: Any, *arguments: Any, **named: Any) -> Any:
-            if not samples(func) or self._manager.num_healthy_actors() < 2:
+            if not samples(func):
                 return call(func, *arguments, **named)
             self._call_no += 1
-            self._is_asking = True
+            self._is_asking = self._manager.num_healthy_actors() > 1
+            share = functools.partial(sample_share, call_no=self._call_no, steps=self._rest) if self._is_asking else func
             try:
-                return call(functools.partial(sample_share, call_no=self._call_no, steps=self._rest), *arguments, **named)
+                results = call(share, *arguments, **named)
             finally:
                 self._is_asking = False
+            self._collected += sum(map(steps_of, results))
+            return results
 
         return hooked
 
@@ -87,22 +90,19 @@ class BatchCollection:
     def _fetch_batch(
         self, *, remote_actor_ids: list[int], remote_calls: list[Any], tags: list[Any], timeout_seconds: float | None = None, **others: Any
     ) -> Any:
-        asks = self._is_asking and timeout_seconds != 0.0
-        if asks:
-            remote_actor_ids, remote_calls = self._collect(remote_actor_ids, remote_calls, timeout_seconds)
+        if self._is_asking and timeout_seconds != 0.0:
+            until_s = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+            remote_actor_ids, remote_calls = self._collect(remote_actor_ids, remote_calls, until_s)
             tags = [tags[0]] * len(remote_calls)
+            timeout_seconds = None if until_s is None else max(until_s - time.monotonic(), _SLICE_S)
         calls = {"remote_actor_ids": remote_actor_ids, "remote_calls": remote_calls, "tags": tags}
-        fetched = self._fetch(**calls, timeout_seconds=timeout_seconds, **others)
-        if asks:
-            self._collected += sum(_steps_in(result.get()) for result in fetched[1] if result.ok)
-        return fetched
+        return self._fetch(**calls, timeout_seconds=timeout_seconds, **others)
 
-    def _collect(self, indices: list[int], calls: list[Any], timeout_s: float | None) -> tuple[list[int], list[Any]]:
+    def _collect(self, indices: list[int], calls: list[Any], until_s: float | None) -> tuple[list[int], list[Any]]:
         """Wait until no answer is worth another question; returns all calls that were made, and whom."""
         asked = dict(zip(calls, indices, strict=True))
         pending = set(calls)
         given = dict.fromkeys(indices, 0)
-        until_s = None if timeout_s is None else time.monotonic() + timeout_s
         while answered := self._wait(pending, asked, until_s):
             pending -= answered
             for call in answered:
@@ -158,10 +158,6 @@ def _steps_of(call: Any) -> int:
     import ray
 
     try:
-        return _steps_in(ray.get(call))
+        return steps_of(ray.get(call))
     except ray.exceptions.RayError:
         return 0
-
-
-def _steps_in(sampled: Any) -> int:
-    return int(sampled[1].get(_STEPS, 0))

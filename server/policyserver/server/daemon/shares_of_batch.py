@@ -63,7 +63,7 @@ class SharesOfBatch:
             if self._is_enough():
                 return []  # at which RLlib learns from what it has
             results = call(func, *arguments, **named)
-            self._steps += sum(_steps_of(result) for result in results)
+            self._steps += sum(steps_of(result) for result in results)
             return results
 
         return hooked
@@ -96,6 +96,6 @@ class SharesOfBatch:
         return True
 
 
-def _steps_of(result: Any) -> int:
+def steps_of(result: Any) -> int:
     """Return the steps in what an env runner sampled, which comes with its metrics."""
     return int(result[1].get(_STEPS, 0)) if isinstance(result, tuple) else 0
