@@ -42,6 +42,16 @@ def players(count: int, address: str) -> Iterator[list[subprocess.Popen[str]]]:
                 process.kill()
 
 
+def told_by(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Let a player end, and return what it says; one that does not end is told with what each of its threads waits for in the kernel."""
+    try:
+        return dict(json.loads(process.communicate(timeout=60)[0]))
+    except subprocess.TimeoutExpired as error:
+        threads = sorted(Path(f"/proc/{process.pid}/task").iterdir())
+        waits = [f"{(each / 'comm').read_text().strip()}: {(each / 'wchan').read_text()}" for each in threads]
+        pytest.fail(f"a player does not end; it said {error.stdout!r}, and its threads wait: {waits}")
+
+
 def is_alive(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
@@ -130,7 +140,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             logged = episodes.steps - 8  # of which the step before the kill was logged with 0
             assert dead.reward_sum + sum(stats.reward_sum for stats in after.values()) == logged
 
-            told = [json.loads(process.communicate(timeout=60)[0]) for process in others]
+            told = [told_by(process) for process in others]
         assert max(each["lost"] for each in told) <= 4, "half, and those that began before the client knew; none if all had just ended"
         assert min(each["steps"] for each in told) > 500
         assert daemon.terminate() == 0, daemon.text()
