@@ -14,7 +14,7 @@ from tests.ports import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-BATCH, SAMPLE_WAIT_S, BATCHES = 400, 30, 4
+BATCH, SAMPLE_WAIT_S, BATCHES = 400, 60, 2
 OPTIONS = (
     "--algorithm.env_runners",
     "{num_env_runners = 2}",
