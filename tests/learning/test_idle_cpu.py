@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import gymnasium as gym
 import psutil
 import pytest
 
 from benchmarks.learning.cases import case_of
 from benchmarks.learning.over_grpc import processes_of
-from benchmarks.learning.player import play
-from benchmarks.learning.playing import Playing
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
 from tests.live_server import serving
@@ -51,6 +50,12 @@ def least_share_used(processes: dict[psutil.Process, str], seconds: float) -> di
     return used
 
 
+def play(address: str, environment: str, playing: dict[str, int]) -> None:
+    """Play in a process of its own: threads can't make environments together (Python parses signatures by code that is not for threads)."""
+    command = [sys.executable, "-m", "benchmarks.learning.player", address, environment, json.dumps(playing)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+
+
 def shares_of(algorithm: str, folder: Path, together: threading.Barrier) -> dict[str, dict[str, float]]:
     """Return the shares that a server's processes used before its first client and after the last; the servers do each step together."""
     case = case_of(algorithm)
@@ -61,7 +66,7 @@ def shares_of(algorithm: str, folder: Path, together: threading.Barrier) -> dict
             together.wait()
             before = least_share_used(processes_of(server.process), SPAN_S)
             together.wait()
-            play(server.address, case.environment, Playing(case.copies, max_steps=400))
+            play(server.address, case.environment, {"copies": case.copies, "max_steps": 400})
             with PolicyClient(server.address) as client:
                 while client.stats().episodes_open:
                     time.sleep(0.1)
@@ -79,8 +84,6 @@ def shares_of(algorithm: str, folder: Path, together: threading.Barrier) -> dict
 def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(tmp_path: Path) -> None:
     """All servers are up at the same time, for they take longer to start than to be measured."""
     algorithms = ["PPO", "APPO", "IMPALA", "DQN", "SAC"]
-    for algorithm in algorithms:
-        gym.make(case_of(algorithm).environment).close()  # type: ignore[no-untyped-call]  # imports it, which threads can't do together
     together = threading.Barrier(len(algorithms))
     with ThreadPoolExecutor(len(algorithms)) as threads:
         running = [threads.submit(shares_of, algorithm, tmp_path / algorithm, together) for algorithm in algorithms]
