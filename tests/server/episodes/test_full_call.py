@@ -60,14 +60,18 @@ def test_it_gives_all_that_it_has_though_it_is_less_than_was_wanted(harness: Cor
 
 def test_it_gives_nothing_at_once_if_it_has_nothing(harness: CoreHarness) -> None:
     asked = Asked(harness)
+    assert harness.core.room.is_open
     full(harness)
     assert asked.steps == [0]
+    assert not harness.core.room.is_open, "clients wait for the learner"
 
 
 def test_it_is_remembered_for_a_request_of_that_call_that_comes_later_and_for_no_other(harness: CoreHarness) -> None:
     full(harness)
+    harness.on_loop(lambda: harness.core.room.close(0))
     late = Asked(harness)
     assert late.steps == [0]
+    assert not harness.core.room.is_open
     of_next = Asked(harness, CALL_NO + 1)
     of_rllib = Asked(harness, 0)
     assert (of_next.steps, of_rllib.steps) == ([], [])

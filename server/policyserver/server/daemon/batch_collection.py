@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from policyserver.server.daemon.actor_health import ActorHealth
+from policyserver.server.daemon.safe_point import SafePoint
 from policyserver.server.daemon.shares_of_batch import steps_of
 from policyserver.server.daemon.training_hooks import samples
 from policyserver.server.processes.link import FULL, STEPS, Link
@@ -30,19 +31,22 @@ _SLICE_S = 0.1
 """How long Ray is waited for between two looks at who is silent: its wait can't be woken."""
 
 
-def collect_together(algorithm: Algorithm, link: Link, health: ActorHealth | None = None) -> None:
+def collect_together(algorithm: Algorithm, link: Link, safe_point: SafePoint, health: ActorHealth | None = None) -> None:
     """Let an algorithm collect so, if its batches are to be of one policy version; others learn from what comes, and clients play ahead."""
     if algorithm.config.num_env_runners and learner_demand(algorithm.config, 1, None).on_policy:
-        BatchCollection(algorithm, link, None if health is None else lambda: health.silent)
+        BatchCollection(algorithm, link, safe_point, None if health is None else lambda: health.silent)
 
 
 class BatchCollection:
     """Stands between RLlib's collecting of a batch and its actors. Of the main thread."""
 
-    def __init__(self, algorithm: Algorithm, link: Link, silent: Callable[[], Collection[int]] | None = None) -> None:
+    def __init__(
+        self, algorithm: Algorithm, link: Link, safe_point: SafePoint, silent: Callable[[], Collection[int]] | None = None
+    ) -> None:
         """Hook into an algorithm that is built and collects whole batches; `silent` says which actors are not waited for."""
         self._batch_steps = int(algorithm.config.total_train_batch_size)
         self._link = link
+        self._safe_point = safe_point
         self._silent = silent
         self._collected = 0
         """Steps of the batch so far."""
@@ -85,12 +89,12 @@ class BatchCollection:
     def _rest(self) -> int | None:
         """What each actor is asked for once there is a part of the batch; None, which is RLlib's share, before."""
         missing = self._batch_steps - self._collected
-        return math.ceil(missing / self._manager.num_healthy_actors()) if self._collected and missing > 0 else None
+        return math.ceil(missing / max(self._manager.num_healthy_actors(), 1)) if self._collected and missing > 0 else None
 
     def _fetch_batch(
         self, *, remote_actor_ids: list[int], remote_calls: list[Any], tags: list[Any], timeout_seconds: float | None = None, **others: Any
     ) -> Any:
-        if self._is_asking and timeout_seconds != 0.0:
+        if self._is_asking and remote_calls and timeout_seconds != 0.0:
             until_s = None if timeout_seconds is None else time.monotonic() + timeout_seconds
             remote_actor_ids, remote_calls = self._collect(remote_actor_ids, remote_calls, until_s)
             tags = [tags[0]] * len(remote_calls)
@@ -110,7 +114,7 @@ class BatchCollection:
                 given[asked[call]] += steps
                 if not steps:  # its time was over, or it was interrupted
                     pending.clear()
-            if not pending:
+            if not pending or self._safe_point.is_awaited:
                 break
             waiting = {asked[call] for call in pending}
             made = self._made(given, waiting)

@@ -89,7 +89,7 @@ class Learning:
         self.end_look: Callable[[], object] = lambda: None
         """Called after each update, before its weights are pushed."""
         self.ends = ActorEnds(algorithm, self.actors, safe_point)
-        collect_together(algorithm, link, health)
+        collect_together(algorithm, link, safe_point, health)
         ReturnedActors(algorithm, health)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update

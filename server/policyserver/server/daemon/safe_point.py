@@ -41,6 +41,11 @@ class SafePoint:
         """Have the main thread look whether it may go on. From any thread, and from a signal handler."""
         self._tasks.put(lambda: None)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the main thread has something to do here, or the server stops."""
+        return self._stopping.is_set() or self.is_paused or not self._tasks.empty()
+
     def clock_s(self) -> float:
         """Return `time.monotonic` less the time that the main thread spent here: what it measures elsewhere is its own."""
         return time.monotonic() - self._here_s

@@ -87,9 +87,11 @@ class SampleRequests:
         self._request = _Request(want_steps, timer, done, or_fewer, call_no)
         if call_no != self._given_call_no:
             self._given_call_no, self._given_steps = call_no, 0
+        if 0 < call_no <= self._full_call_no:
+            self.call_is_full(call_no)
+            return
         self._room.open(want_steps, more=call_no > 0 and want_steps < self.demand.fragment_steps)
         self.look()
-        self.call_is_full(self._full_call_no)
 
     def made_for(self, call_no: int) -> tuple[int, int]:
         """Return the steps that were handed off for a call of the learner's, and those that could be handed off now."""
@@ -106,6 +108,7 @@ class SampleRequests:
             self._room.end_at(ready)
             self.look()
         else:
+            self._room.close(0)  # what clients did now would be of a policy that is learned from already
             self.interrupt()
 
     def interrupt(self) -> None:
