@@ -31,6 +31,23 @@ def test_an_error_is_the_askers_and_the_next_task_is_done() -> None:
     assert done.result(0.0) == 2
 
 
+def test_it_is_awaited_while_something_is_asked_or_learning_pauses_or_the_server_stops() -> None:
+    stopping = threading.Event()
+    point = SafePoint(lambda: None, stopping)
+    assert not point.is_awaited
+    point.ask(lambda: 1)
+    assert point.is_awaited
+    point.pass_by()
+    assert not point.is_awaited
+    point.pause(True)
+    assert point.is_awaited
+    point.pause(False)
+    point.pass_by()
+    assert not point.is_awaited
+    stopping.set()
+    assert point.is_awaited
+
+
 def test_what_is_asked_before_or_after_the_end_is_refused() -> None:
     point = SafePoint(lambda: None, threading.Event())
     before = point.ask(lambda: 1)

@@ -66,6 +66,26 @@ def test_it_gives_nothing_at_once_if_it_has_nothing(harness: CoreHarness) -> Non
     assert not harness.core.room.is_open, "clients wait for the learner"
 
 
+def test_what_was_made_for_a_call_is_what_was_handed_off_for_it_and_what_is_ready(harness: CoreHarness) -> None:
+    requests = harness.core.requests
+    asked = Asked(harness)
+    play(harness, 2)
+    assert requests.made_for(CALL_NO) == (0, 2 * EPISODES)
+    full(harness)
+    harness.loop.run_until_complete(asyncio.sleep(1.0))
+    assert asked.steps == [2 * EPISODES]
+    assert requests.made_for(CALL_NO) == (2 * EPISODES, 0)
+    assert requests.made_for(CALL_NO + 1) == (0, 0)
+
+
+def test_more_of_a_batch_opens_no_room_for_others(harness: CoreHarness) -> None:
+    harness.on_loop(lambda: harness.core.room.close(0))
+    answers: list[list[SegmentBlock]] = []
+    harness.on_loop(lambda: harness.core.sample(EPISODES, 3600.0, answers.append, call_no=CALL_NO))
+    assert harness.core.room.is_open_after(EPISODES - 1)
+    assert not harness.core.room.is_open_after(EPISODES)
+
+
 def test_it_is_remembered_for_a_request_of_that_call_that_comes_later_and_for_no_other(harness: CoreHarness) -> None:
     full(harness)
     harness.on_loop(lambda: harness.core.room.close(0))

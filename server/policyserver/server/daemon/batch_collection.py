@@ -3,8 +3,8 @@
 RLlib asks its env runners for an equal share of a batch each, and waits for all of them. A serving actor that has given its share lets
 its clients wait for the learner. A client that plays episodes on several actors then gives the others nothing either, so those that have
 fewer episodes would never have their shares, and each `sample()` would last as long as it may. So an actor that has given its share is
-asked for more meanwhile, as much as belongs to what the others have still to make, and once all have the batch's steps, those that were
-not asked for more give what they have. Likewise an actor without clients is not waited for.
+asked for more meanwhile, as much as belongs to what the others have still to make, and once all together have the batch's steps, each that
+is still asked gives what it has. Likewise an actor without clients is not waited for.
 """
 
 from __future__ import annotations
