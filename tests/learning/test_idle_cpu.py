@@ -1,4 +1,8 @@
-"""Nobody spins while there is nothing to do: processor time of all processes of a server, before the first client and after the last."""
+"""Nobody spins while there is nothing to do: processor time of all processes of a server, before the first client and after the last.
+
+What a process uses of the processor is the same beside other tests, so these servers do not run with the tests that hold times: five that
+start together take the processors for half a minute.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ from benchmarks.learning.over_grpc import processes_of
 from policyserver.client import PolicyClient
 from policyserver.common.settings import dump_toml
 from tests.live_server import serving
-
-pytestmark = pytest.mark.alone
 
 SHARE_MAX = 0.3
 """Of one core, all processes together: Ray's own six take 0.1 by themselves on a slow machine, a thread that spins takes 1."""
@@ -51,7 +53,7 @@ def least_share_used(processes: dict[psutil.Process, str], seconds: float) -> di
 
 
 def play(address: str, environment: str, playing: dict[str, int]) -> None:
-    """Play in a process of its own: threads can't make environments together (Python parses signatures by code that is not for threads)."""
+    """Play in a process of its own, as an application would."""
     command = [sys.executable, "-m", "benchmarks.learning.player", address, environment, json.dumps(playing)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
 

@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import textwrap
+import threading
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,9 @@ from policyserver.common.bounds import bare, bounds_of, bounds_text
 
 NONE = "none"
 """Stands for None in files and options: TOML has no null."""
+
+_parsing = threading.Lock()
+"""Python 3.11 can't make two syntax trees at the same time: a switch of threads within one raises SystemError in either."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,8 @@ def _docstrings(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         try:
-            body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
+            with _parsing:
+                body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
         except (OSError, TypeError, SyntaxError):
             continue
         for statement, follower in itertools.pairwise(body):

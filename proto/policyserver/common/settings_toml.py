@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from policyserver.common.settings_declaration import NONE, fields_of, join
+from policyserver.common.settings_declaration import NONE, SettingField, fields_of, join
 
 _Row = tuple[str, Any, str]  # key, value, comment
 
@@ -25,7 +25,7 @@ def dump_toml(settings: Any, *, comments: bool = False) -> str:
     Raises:
         ValueError: A free-form table holds None, which TOML cannot say.
     """
-    return "\n".join(_dump_table(_rows(settings), "", comments)).strip() + "\n"
+    return "\n".join(_dump_table(_rows(settings, comments), "", comments)).strip() + "\n"
 
 
 def format_value(value: Any, key: str = "") -> str:
@@ -51,17 +51,20 @@ def format_value(value: Any, key: str = "") -> str:
     raise ValueError(f"{key}: expected a value that TOML can hold, received {value!r}")
 
 
-def _rows(value: Any) -> list[_Row]:
-    """List one table's entries; None as it is where that is the default anyway."""
+def _rows(value: Any, comments: bool = False) -> list[_Row]:
+    """List one table's entries; None as it is where that is the default anyway, and no comments unless asked for: they parse source."""
     if not dataclasses.is_dataclass(value):
         return [(str(name), item, "") for name, item in value.items()]
     rows: list[_Row] = []
     cls: Any = type(value)
     for name, field in fields_of(cls).items():
         item = getattr(value, name)
-        comment = f"{field.doc} ({field.bounds})" if field.bounds else field.doc
-        rows.append((name, NONE if item is None and field.default is not None else item, comment))
+        rows.append((name, NONE if item is None and field.default is not None else item, _comment_of(field) if comments else ""))
     return rows
+
+
+def _comment_of(field: SettingField) -> str:
+    return f"{field.doc} ({field.bounds})" if field.bounds else field.doc
 
 
 def _dump_table(rows: list[_Row], prefix: str, comments: bool, *, is_declared: bool = True) -> Iterator[str]:
@@ -80,7 +83,7 @@ def _dump_table(rows: list[_Row], prefix: str, comments: bool, *, is_declared: b
             yield ""
             yield from _comment(comment, comments)
             yield f"[{header}]" if _is_table(value) else f"[[{header}]]"
-            yield from _dump_table(_rows(table), header, comments, is_declared=dataclasses.is_dataclass(table))
+            yield from _dump_table(_rows(table, comments), header, comments, is_declared=dataclasses.is_dataclass(table))
 
 
 def _comment(text: str, comments: bool) -> Iterator[str]:
