@@ -99,12 +99,16 @@ def program(name: str, missing_service: MissingService) -> str:
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
-    """Wait for what another program does, and return the condition's first true value."""
-    deadline = time.monotonic() + timeout_s
+    """Wait for what another program does, and return the condition's first true value.
+
+    The longer it takes, the less often is looked: many looks cost as much of the processor as what is waited for.
+    """
+    began = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
             pytest.fail(f"waited {timeout_s:g} s for {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(waited_s / 20, 0.02), 0.25))
     return value
 
 

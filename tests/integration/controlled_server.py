@@ -54,6 +54,8 @@ TRAINING = {
     "APPO": "[algorithm.training]\ntrain_batch_size_per_learner = 128\nlr = 0.003\n[algorithm.env_runners]\nrollout_fragment_length = 32",
     "DQN": "[algorithm.training]\nnum_steps_sampled_before_learning_starts = 64\n[algorithm.env_runners]\nrollout_fragment_length = 32",
 }
+_PACE_S = 0.01
+"""Between two steps of a player: as fast as it can it would take the processors from what is tested."""
 PROBE = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 
 
@@ -139,7 +141,7 @@ class Players:
                     self._client.log_returns(episode, float(random.normal()))
                     self.versions.add(self._client.weights_seq_no)
                     self.steps += 1
-                    if self._stop.wait(0.001):
+                    if self._stop.wait(_PACE_S):
                         break
                 self._client.end_episode(episode, np.zeros(4, np.float32))
         except Exception as error:

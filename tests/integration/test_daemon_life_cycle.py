@@ -26,7 +26,7 @@ pytestmark = pytest.mark.alone
 
 SMALL = (
     "--algorithm.training",
-    "{train_batch_size_per_learner = 200, minibatch_size = 100}",
+    "{train_batch_size_per_learner = 200, minibatch_size = 100, num_epochs = 2}",
     "--checkpoints.every_iterations",
     "2",
 )

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 def test_it_writes_no_checkpoint_and_says_who_has_the_folder(tmp_path: Path) -> None:
     run_folder, address = tmp_path / "run", free_address()
-    training = "{train_batch_size_per_learner = 200, minibatch_size = 100}"
+    training = "{train_batch_size_per_learner = 200, minibatch_size = 100, num_epochs = 2}"
     options = ("--algorithm.training", training, "--checkpoints.every_iterations", "0")
     with DaemonProcess(run_folder, address, *options) as daemon:
         daemon.wait_ready(200)

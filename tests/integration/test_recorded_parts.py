@@ -20,7 +20,7 @@ from tests.live_server import Serving, serving
 from tests.pipelines.recorded_market import minutes, recorded, write_symbol
 from tests.services import wait_until
 
-SERVER = "seed = 7\n[algorithm.training]\ntrain_batch_size_per_learner = 200\nminibatch_size = 100\n"
+SERVER = "seed = 7\n[algorithm.training]\ntrain_batch_size_per_learner = 200\nminibatch_size = 100\nnum_epochs = 2\n"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -27,7 +27,7 @@ OPTIONS = (
     "--algorithm.env_runners",
     "{num_env_runners = 2}",
     "--algorithm.training",
-    "{train_batch_size_per_learner = 400, minibatch_size = 200}",
+    "{train_batch_size_per_learner = 400, minibatch_size = 200, num_epochs = 2}",
 )
 OF_A_DEATH = ("A worker died", "taking actor", " is unavailable: ")
 OF_A_RETURN = ("back into service", "were restarted: their open episodes")

@@ -25,7 +25,7 @@ from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(500)]
 
-PPO = ("--algorithm.training", "{train_batch_size_per_learner = 400, minibatch_size = 200}", "--listen.max_actors", "3")
+PPO = ("--algorithm.training", "{train_batch_size_per_learner = 400, minibatch_size = 200, num_epochs = 2}", "--listen.max_actors", "3")
 APPO = (
     "--algorithm.name",
     "APPO",

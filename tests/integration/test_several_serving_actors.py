@@ -25,7 +25,7 @@ TWO_ACTORS = (
     "--algorithm.env_runners",
     "{num_env_runners = 2}",
     "--algorithm.training",
-    "{train_batch_size_per_learner = 400, minibatch_size = 200}",
+    "{train_batch_size_per_learner = 400, minibatch_size = 200, num_epochs = 2}",
 )
 
 

@@ -19,7 +19,7 @@ OPTIONS = (
     "--algorithm.env_runners",
     "{num_env_runners = 2}",
     "--algorithm.training",
-    f"{{train_batch_size_per_learner = {BATCH}, minibatch_size = 200}}",
+    f"{{train_batch_size_per_learner = {BATCH}, minibatch_size = 200, num_epochs = 2}}",
     "--hand_off.sample_wait_s",
     str(SAMPLE_WAIT_S),
 )
