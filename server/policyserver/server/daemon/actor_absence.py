@@ -24,7 +24,7 @@ class ActorAbsence:
         self._algorithm = algorithm
         self._clock_s = clock_s
         self._since_s: float | None = None
-        """When it was first seen that there is none; None while there is one."""
+        """When it was first seen that all are absent; None while one is there."""
         group = algorithm.env_runner_group
         group.foreach_env_runner = self._looking(group.foreach_env_runner)
         group.foreach_env_runner_async_fetch_ready = self._looking(group.foreach_env_runner_async_fetch_ready)

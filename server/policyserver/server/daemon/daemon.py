@@ -341,9 +341,9 @@ class Daemon:
                     os._exit(128 + number)
                 return
             self._second_signal.note_stop()
+            self.stop()
             self._alarm.handle()  # again: Ray's core may have taken the alarm before it let this signal through
             self._alarm.begin(self._config.learner.drain_timeout_s)
-            self.stop()
             what = "draining" if self._is_ready else "still starting; stops as soon as it can"
             logger.info("%s: %s, after at most %.0f s", signal.Signals(number).name, what, self._config.learner.drain_timeout_s)
 

@@ -35,7 +35,7 @@ _REST_S = 1.0  # before actors are accepted again where the system refused that
 
 
 class DriverLink:
-    """The daemon's end. Each actor has two threads, see `linked_actor`: an actor that does not read holds up nobody but itself."""
+    """The daemon's end. Each actor has two threads, see `linked_actor`: an actor that does not read holds up no other."""
 
     def __init__(self, path: Path, *, stuck_s: float = STUCK_S) -> None:
         """Listen on a unix socket; its folder should be closed to other users.
