@@ -49,7 +49,7 @@ def guard(learners: Any, folder: Path) -> LearningGuard:
         "spaces.action": {"type": "Discrete", "n": 2},
     }
     config = load(ServerConfig, None, {"run_folder": folder, **spaces})
-    return LearningGuard(config, learners, DaemonMetrics(folder, None), lambda paused: None)
+    return LearningGuard(config, learners, DaemonMetrics(folder, None), lambda paused, *, by_guard=False: None)
 
 
 @pytest.mark.parametrize("is_left_out", [False, True], ids=["fails", "is dead"])

@@ -61,7 +61,8 @@ class Watched:
     def __init__(self) -> None:
         self.learner = Learner()
         config = GuardConfig(on_return=True, return_episodes=EPISODES)
-        self.watch = ReturnWatch(config, self.learner, lambda: 0)  # type: ignore[arg-type]
+        self.exploration = 0
+        self.watch = ReturnWatch(config, self.learner, lambda: self.exploration)  # type: ignore[arg-type]
 
     def play(self, returned: float, episodes: int = EPISODES, **columns: Any) -> None:
         """Have some episodes end by the newest version, their returns a little apart."""
@@ -104,6 +105,19 @@ def test_what_is_no_better_when_measured_is_released() -> None:
     watched.learner.has_saved()
     watched.play(4.99)
     assert watched.learner.held == [1]
+
+
+@pytest.mark.parametrize("has_incumbent", [False, True])
+def test_what_is_no_longer_measured_for_another_range_of_exploration_has_come_is_released(has_incumbent: bool) -> None:
+    watched = Watched()
+    if has_incumbent:
+        watched.with_incumbent(1.0)
+    for exploration in (9, 8, 7):
+        watched.exploration = exploration
+        watched.play(5.0)
+        watched.learner.has_saved()
+        watched.play(5.0, EPISODES // 2)
+    assert watched.learner.held == ([1] if has_incumbent else []) + [len(watched.learner.saved)]
 
 
 def test_after_somebody_else_went_back_all_begins_anew_and_what_was_saved_is_let_go() -> None:

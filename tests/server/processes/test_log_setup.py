@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -117,3 +118,45 @@ def test_a_log_that_may_grow_stays_one_file(tmp_path: Path) -> None:
         handler.emit(logging.LogRecord("a", logging.INFO, "", 0, "x" * 1000, None, None))
     handler.close()
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def record_of(number: int) -> logging.LogRecord:
+    return logging.LogRecord("a", logging.INFO, "", 0, f"line {number} {'x' * 500}", None, None)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_can_not_be_renamed_holds_up_no_other_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from policyserver.server.processes.log_setup import LogFile
+
+    first, second = LogFile(tmp_path / "log", 1000), LogFile(tmp_path / "log", 1000)  # each locks its own, as those of two processes
+    aside = tmp_path / "log.1"
+    aside.mkdir()
+    for handler in (first, second) * 3:
+        handler.emit(record_of(1))
+    assert capsys.readouterr().err.count("lines are lost: Is a directory") == 2, "each tells it once"
+    aside.rmdir()
+    second.emit(record_of(2))
+    first.emit(record_of(3))
+    assert [line.split(" x")[0] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "2 lines are missing here, which could not be written",
+        "line 2",
+        "2 lines are missing here, which could not be written",
+        "line 3",
+    ]
+    first.close()
+    second.close()
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_process_that_is_about_to_rename_the_file(tmp_path: Path) -> None:
+    from policyserver.server.processes.log_setup import LogFile
+
+    handler = LogFile(tmp_path / "log", 1000)
+    with (tmp_path / "log").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for number in range(4):
+            handler.emit(record_of(number))
+    assert len((tmp_path / "log").read_text().splitlines()) == 4
+    handler.emit(record_of(4))
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    handler.close()

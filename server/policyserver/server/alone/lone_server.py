@@ -28,6 +28,7 @@ from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.loaded_policies import LoadedPolicies, load_configured
 from policyserver.server.daemon.preflight import check, checkpoint_at, checkpoint_folder, make_folder, prepare_store
 from policyserver.server.daemon.private_folder import PrivateFolder
+from policyserver.server.daemon.second_signal import SecondSignal
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.signs_of_life import SignsOfLife
 from policyserver.server.daemon.web_servers import serve_metrics, take_page_address
@@ -58,6 +59,7 @@ class LoneServer:
         self._config = config.with_instance_id()
         self._path = checkpoint
         self._stopping = threading.Event()
+        self._second_signal = SecondSignal()
         self._manager = ServiceManager()
         self._is_final = config.stop_is_final
         store = config.store_file if config.recording.enabled else None
@@ -140,6 +142,7 @@ class LoneServer:
     def stop_for(self, *, is_final: bool) -> None:
         """Stop as by SIGTERM, and if it `is_final`, have callers told that no server comes back. From any thread."""
         self._is_final = self._is_final or is_final
+        self._second_signal.note_stop()
         self._stopping.set()
 
     def _note(self, report: ServingReport) -> None:
@@ -153,7 +156,10 @@ class LoneServer:
 
         def on_stop(number: int, _: Any) -> None:
             if self._stopping.is_set():
-                os._exit(128 + number)
+                if self._second_signal.ends_at_once(number):
+                    os._exit(128 + number)
+                return
+            self._second_signal.note_stop()
             logger.info("%s: stopping", signal.Signals(number).name)
             self._stopping.set()
 

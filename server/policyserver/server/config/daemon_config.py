@@ -51,7 +51,8 @@ class LearnerConfig(Config):
     retry_backoff_s: Annotated[float, Ge(0)] = 1.0
     """Seconds before a failed iteration is tried again, doubled with each failure in a row."""
     drain_timeout_s: Annotated[float, Ge(0)] = 15.0
-    """Seconds a stopping server gives the running iteration to finish before it saves and leaves."""
+    """Seconds a stopping server gives the running iteration to finish before it saves and leaves. A checkpoint that is being written is
+    always finished."""
 
 
 @dataclass(frozen=True)

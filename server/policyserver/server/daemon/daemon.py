@@ -28,6 +28,7 @@ from policyserver.server.daemon.bounded_fetch import bound_fetches
 from policyserver.server.daemon.checkpoints import CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError, last_line
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.drain_alarm import DrainAlarm
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import ClaimLeftError, FolderOwner
 from policyserver.server.daemon.learner_network import reaching_each_other
@@ -51,6 +52,7 @@ from policyserver.server.daemon.remote_learners import keep_in_service, share_th
 from policyserver.server.daemon.reported_once import ReportedOnce
 from policyserver.server.daemon.return_watch import ReturnWatch
 from policyserver.server.daemon.safe_point import SafePoint
+from policyserver.server.daemon.second_signal import SecondSignal
 from policyserver.server.daemon.served_state import of_serving
 from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.daemon.signs_of_life import SignsOfLife
@@ -90,6 +92,7 @@ class Daemon:
         self._link: Link | None = None
         self._actor_health = ActorHealth()
         self._safe_point = SafePoint(self._interrupt_sample, self._stopping)
+        self._alarm, self._second_signal = DrainAlarm(), SecondSignal()
         self._is_ready = False
         store = config.store_file if config.recording.enabled else None
         self._metrics = DaemonMetrics(config.run_folder, store, learns=lambda: not self._safe_point.is_paused)
@@ -151,7 +154,7 @@ class Daemon:
             except (Exception, DrainTimeoutError) as error:  # whatever ends a start that is being broken off
                 if not self._stopping.is_set():
                     raise
-                signal.setitimer(signal.ITIMER_REAL, 0)  # what was started is ended within bounds of its own
+                self._alarm.end()  # what was started is ended within bounds of its own
                 logger.info("stopped before it was ready: nothing was served or learned")
                 logger.debug("the start was broken off", exc_info=error)
                 return
@@ -303,7 +306,7 @@ class Daemon:
             raise DaemonError("a serving actor did not start; its error is in the log above")
         self._leave_if_stopped()
         health = self._actor_health if config.ray.joins else None
-        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics, health)
+        learning = Learning(config, algorithm, checkpoints, link, self._safe_point, self._stopping, self._metrics, health, self._alarm)
         ending.callback(learning.actors.close)
         learning.restore(found)
         self._leave_if_stopped()
@@ -332,33 +335,32 @@ class Daemon:
     def _handle_signals(self) -> None:
         """Let SIGTERM and SIGINT drain, a second one end the process at once, and SIGALRM limit the draining."""
 
-        def on_alarm(_: int, __: Any) -> None:
-            raise DrainTimeoutError("it took too long")
-
         def on_stop(number: int, _: Any) -> None:
             if self._stopping.is_set():
-                os._exit(128 + number)
+                if self._second_signal.ends_at_once(number):
+                    os._exit(128 + number)
+                return
+            self._second_signal.note_stop()
+            self.stop()
+            self._alarm.handle()  # again: Ray's core may have taken the alarm before it let this signal through
+            self._alarm.begin(self._config.learner.drain_timeout_s)
             what = "draining" if self._is_ready else "still starting; stops as soon as it can"
             logger.info("%s: %s, after at most %.0f s", signal.Signals(number).name, what, self._config.learner.drain_timeout_s)
-            signal.signal(signal.SIGALRM, on_alarm)  # Ray's core may have taken the alarm before it let this signal through
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, self._config.learner.drain_timeout_s))
-            self.stop()
 
         signal.signal(signal.SIGTERM, on_stop)
         signal.signal(signal.SIGINT, on_stop)
         signal.signal(signal.SIGHUP, on_stop)
-        signal.signal(signal.SIGALRM, on_alarm)
+        self._alarm.handle()
 
-    @staticmethod
-    def _end_in_time(end: Callable[[], None], otherwise: str) -> None:
+    def _end_in_time(self, end: Callable[[], None], otherwise: str) -> None:
         """End a part, but don't wait for ever where it hangs."""
-        signal.setitimer(signal.ITIMER_REAL, _STOP_TIMEOUT_S)
+        self._alarm.begin(_STOP_TIMEOUT_S)
         try:
             end()
         except DrainTimeoutError:
             logger.warning("%s: not ended within %.0f s", otherwise, _STOP_TIMEOUT_S)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._alarm.end()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pickle
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +15,16 @@ from typing import TYPE_CHECKING
 from policyserver.monitoring.reports import training_point, write_counters
 from policyserver.monitoring.sink import Sink
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.actor_absence import ActorAbsence
 from policyserver.server.daemon.actor_ends import ActorEnds
 from policyserver.server.daemon.actor_health import ActorHealth
 from policyserver.server.daemon.batch_collection import collect_together
 from policyserver.server.daemon.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
 from policyserver.server.daemon.daemon_errors import DaemonError, DrainTimeoutError
 from policyserver.server.daemon.daemon_metrics import DaemonMetrics
+from policyserver.server.daemon.drain_alarm import DrainAlarm
 from policyserver.server.daemon.learning_guard import LearningGuard
+from policyserver.server.daemon.learning_pause import LearningPause
 from policyserver.server.daemon.remote_learners import state_to_save
 from policyserver.server.daemon.returned_actors import ReturnedActors
 from policyserver.server.daemon.roll_back import (
@@ -41,7 +43,7 @@ from policyserver.server.daemon.served_state import SERVED_FILE, of_serving, wei
 from policyserver.server.daemon.serving_actors import ServingActors
 from policyserver.server.daemon.training_hooks import DrainingError, IterationLeftError, TrainingHooks
 from policyserver.server.guard.return_judge import exploration_range
-from policyserver.server.processes.link import PAUSE, ROLL_BACK, Link
+from policyserver.server.processes.link import ROLL_BACK, Link
 from policyserver.server.processes.training_report import Progress, TrainingReport, restored_report, training_report
 
 if TYPE_CHECKING:
@@ -51,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 _IDLE_PAUSE_S = 0.5
 """Pause after an iteration that returned at once without steps, e.g. because the serving actor is being restarted."""
-_ACTOR_ABSENCE_S = 300.0
-"""How long the serving actors may be absent before the daemon gives up. A restart takes about five seconds of processor time, which at ten
-times the load that the processors can bear is more than a minute."""
 _ROLL_BACK_S = 5.0
 """Longest time that serving actors are given to serve a checkpoint. It takes them milliseconds."""
 
@@ -71,8 +70,9 @@ class Learning:
         stopping: threading.Event,
         metrics: DaemonMetrics,
         health: ActorHealth | None = None,
+        alarm: DrainAlarm | None = None,
     ) -> None:
-        """Hook into the algorithm; nothing is trained yet. `health` knows of a cluster's actors which are silent."""
+        """Hook into the algorithm; nothing is trained yet. `health` knows of a cluster's actors which are silent, `alarm` limits a stop."""
         self._config = config
         self._algorithm = algorithm
         self._checkpoints = checkpoints
@@ -80,9 +80,12 @@ class Learning:
         self._safe_point = safe_point
         self._stopping = stopping
         self._metrics = metrics
+        self._alarm = alarm or DrainAlarm()
         self._beginning = threading.Lock()  # held while a roll-back begins: there is one at a time
         self.actors = ServingActors(config, algorithm, link, safe_point)
         """Those whose steps it learns from; from any thread."""
+        self.pause = LearningPause(link, safe_point, metrics).set
+        """Has learning pause, or go on; from any thread."""
         self.guard = LearningGuard(config, algorithm.learner_group, metrics, self.pause)
         self.begin_look: Callable[[], object] = lambda: None
         """Called before each update."""
@@ -91,6 +94,7 @@ class Learning:
         self.ends = ActorEnds(algorithm, self.actors, safe_point)
         collect_together(algorithm, link, safe_point, health)
         ReturnedActors(algorithm, health)
+        self._absence = ActorAbsence(algorithm, safe_point.clock_s)
         self._hooks = TrainingHooks(
             algorithm, stopping, safe_point.pass_by, lambda: self._is_rolled_back, lambda: self.begin_look(), self._after_update
         )
@@ -161,19 +165,22 @@ class Learning:
         """
         self.guard.records_to(sink, tags)
         try:
-            self._train_until_stopped(sink, tags)
+            try:
+                self._train_until_stopped(sink, tags)
+            finally:
+                self._alarm.end()  # an iteration may be given up, the checkpoint after it may not
+        except DrainTimeoutError as reason:  # wherever it came
+            logger.info("the unfinished iteration is left: %s", reason)
         finally:
             self._safe_point.close()
             self.ends.close()
         if self.rolling_back is not None:  # the learner has not followed: what it has is not what is served
-            self.rolling_back.is_served.wait(_ROLL_BACK_S)
+            self.rolling_back.is_served.wait()  # and written
         elif self.progress != (self.saved.progress if self.saved else Progress()):
             self.save()
 
     def _train_until_stopped(self, sink: Sink, tags: Mapping[str, str]) -> None:
-        learner, group = self._config.learner, self._algorithm.env_runner_group
-        clock_s = self._safe_point.clock_s
-        present_at = clock_s()
+        learner, clock_s = self._config.learner, self._safe_point.clock_s
         while not self._stopping.is_set():
             begun = clock_s()
             try:
@@ -182,14 +189,13 @@ class Learning:
                     self._follow(order)
                 self._iterated_lineage = self.lineage
                 report = self._iterate()
-                signal.setitimer(signal.ITIMER_REAL, 0)  # an iteration may be given up, the checkpoint after it may not
                 self.failures, self.last_failure = 0, ""
             except IterationLeftError as reason:
                 logger.info("the iteration is left, its steps and its update are discarded: %s", reason)
                 self._hooks.take_learn_seconds()
                 self._hooks.sample_shares.take()
                 continue
-            except (DrainingError, DrainTimeoutError) as reason:
+            except DrainingError as reason:
                 logger.info("the unfinished iteration is left: %s", reason)
                 return
             except Exception as error:
@@ -202,13 +208,13 @@ class Learning:
                 self._stopping.wait(learner.retry_backoff_s * 2 ** (self.failures - 1))
                 continue
             if report is not None:
-                self._finish(report, sink, tags)
+                with self._alarm.held():
+                    self._finish(report, sink, tags)
             elif clock_s() - begun < _IDLE_PAUSE_S:
                 self._stopping.wait(_IDLE_PAUSE_S)
-            if group.num_healthy_remote_workers() or not self._algorithm.config.num_env_runners:
-                present_at = clock_s()
-            elif clock_s() - present_at > _ACTOR_ABSENCE_S:
-                raise DaemonError(f"no serving actor came back within {_ACTOR_ABSENCE_S:.0f} s; its error is in the log above")
+            if too_long := self._absence.look():
+                self._try_to_save()
+                raise DaemonError(too_long)
 
     def _iterate(self) -> TrainingReport | None:
         """Run one training iteration; None if there was nothing to learn from."""
@@ -246,15 +252,16 @@ class Learning:
         """
         if (order := self.rolling_back) is not None:
             raise CheckpointError(f"not saved: expected no roll-back under way, received one to {order.source.path}; save after it")
-        served = state_to_save(self._algorithm)
+        with self._alarm.held():  # also where `ctl save` has it written in the middle of an iteration
+            served = state_to_save(self._algorithm)
 
-        def write(folder: Path) -> None:
-            self._algorithm.save_to_path(str(folder))
-            (folder / SERVED_FILE).write_bytes(pickle.dumps(served, pickle.HIGHEST_PROTOCOL))
+            def write(folder: Path) -> None:
+                self._algorithm.save_to_path(str(folder))
+                (folder / SERVED_FILE).write_bytes(pickle.dumps(served, pickle.HIGHEST_PROTOCOL))
 
-        self.saved = self._checkpoints.save(
-            write, self.progress, weights_sha256(served), pin=pin, lineage=self.lineage, restored_from=self.restored_from
-        )
+            self.saved = self._checkpoints.save(
+                write, self.progress, weights_sha256(served), pin=pin, lineage=self.lineage, restored_from=self.restored_from
+            )
         self._metrics.saved(self.saved)
         logger.info("saved %s", self.saved.path)
         return self.saved
@@ -291,12 +298,6 @@ class Learning:
             logger.error("no checkpoint was written: %s", error)
             return False
         return True
-
-    def pause(self, paused: bool) -> None:
-        """Have steps by-pass the learner and the learner pause at the safe point, or let both go on. From any thread."""
-        self._link.order(PAUSE, paused, stays=True)
-        self._safe_point.pause(paused)
-        self._metrics.is_paused_by_guard = False
 
     # --- roll-back --------------------------------------------------------------------------------------------------------------------
 
@@ -342,13 +343,13 @@ class Learning:
             try:
                 source = self._checkpoints.whole(wanted) if isinstance(wanted, int) else wanted
                 state = state_of(source)
-            except CheckpointError:
+            except BaseException:  # also a disk's own error
                 self._checkpoints.use(number, used=False)
                 raise
             version = 1 + max(served_version, self.progress.weights_seq_no, learner_version(self._algorithm))
             order = self.rolling_back = RollBack(source, version, self.lineage + 1)
-        self._safe_point.ask(lambda: self._follow(order))
         try:
+            self._safe_point.ask(lambda: self._follow(order))
             state |= {"weights_seq_no": version, "lineage": order.lineage}
             self._link.offer({**state, "rolled_back": True})
             order.actors = self._link.ask(_ROLL_BACK_S, kind=ROLL_BACK, content=(state, not self._replays))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Pause = Callable[..., None]
+"""Takes whether learning is to pause, and as `by_guard` who says so."""
 WHO = "guard"
 """Who has paused learning or refused an update, in the log and in the record."""
 
@@ -28,7 +30,7 @@ WHO = "guard"
 class LearningGuard:
     """What the daemon knows of the guard. Methods belong to the main thread, but for one; the attributes are read from any thread."""
 
-    def __init__(self, config: ServerConfig, learners: LearnerGroup, metrics: DaemonMetrics, pause: Callable[[bool], None]) -> None:
+    def __init__(self, config: ServerConfig, learners: LearnerGroup, metrics: DaemonMetrics, pause: Pause) -> None:
         """Have all learners guarded; `pause` pauses learning.
 
         Raises:
@@ -92,8 +94,7 @@ class LearningGuard:
         logger.error("the guard has fired, %d in a row: %s. Serving goes on with the policy before it", in_a_row, text)
         self._record(call, text, weights_seq_no)
         if self._config.pause_after and in_a_row % self._config.pause_after == 0:
-            self._pause(True)
-            self._metrics.is_paused_by_guard = True
+            self._pause(True, by_guard=True)
             text = f"the guard has fired {in_a_row} times in a row"
             logger.error("learning is paused and serving goes on: %s; `policy-server ctl resume` lets learning go on", text)
             self._record("PauseLearning", text, weights_seq_no)

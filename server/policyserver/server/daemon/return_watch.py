@@ -75,6 +75,7 @@ class ReturnWatch:
             self._judge.decline()
             return
         checkpoint, version, seconds = saving.result()
+        self._release_next()  # what was measured in another range of exploration will never be compared
         self._next = checkpoint
         self._save_after_s = time.monotonic() + _REST * seconds
         self._judge.begin(version)

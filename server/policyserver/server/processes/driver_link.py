@@ -19,36 +19,46 @@ import contextlib
 import logging
 import os
 import pickle
-import select
 import socket
-import struct
 import threading
-import time
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from policyserver.server.processes.link import ASK, DRAIN, STATE, Followed
+from policyserver.server.processes.linked_actor import STUCK_S, LinkedActor
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 5.0  # of a message that is on its way
+_REST_S = 1.0  # before actors are accepted again where the system refused that
 
 
 class DriverLink:
-    """The daemon's end."""
+    """The daemon's end. Each actor has two threads, see `linked_actor`: an actor that does not read holds up no other."""
 
-    def __init__(self, path: Path) -> None:
-        """Listen on a unix socket; its folder should be closed to other users."""
+    def __init__(self, path: Path, *, stuck_s: float = STUCK_S) -> None:
+        """Listen on a unix socket; its folder should be closed to other users.
+
+        Args:
+            path: The socket.
+            stuck_s: How long an actor may take nothing of what waits for it; then its process is ended, so that Ray starts another.
+        """
         self.path = path
+        self._stuck_s = stuck_s
         self._lock = threading.RLock()  # a signal may drain in the middle of an `offer` of the same thread
+        self._changed = threading.Condition(self._lock)
         self._standing: dict[str, bytes] = {}
         """The messages for actors that connect later, by kind."""
-        self._connections: list[Connection] = []
+        self._actors: list[LinkedActor] = []
         self._questions = 0
+        self._asked: int | None = None
+        """Number of the question that is asked now."""
+        self._answers: dict[LinkedActor, Any] = {}
+        """Those to it."""
         self._late: dict[str, list[Any]] = {}
         """Answers that came after their question was given up, by its kind, for the next question of that kind."""
+        self._closed = threading.Event()
         self._asking = threading.Lock()  # one question at a time; taken before the other lock
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -64,13 +74,13 @@ class DriverLink:
         self.order(DRAIN, is_final, stays=True)
 
     def order(self, kind: str, content: Any = None, *, stays: bool = False) -> None:
-        """Tell all actors something, and if it `stays`, those that connect later, too."""
+        """Tell all actors something, and if it `stays`, those that connect later, too. Returns before it is sent."""
         message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
         with self._lock:
             if stays:
                 self._standing[kind] = message
-            for connection in self._connections:
-                _send(connection, message)
+            for actor in self._actors:
+                actor.send(message)
 
     def offer(self, state: dict[str, Any]) -> None:
         """Keep an env runner's state, weights included, for actors that connect from now on."""
@@ -97,93 +107,87 @@ class DriverLink:
             What those say that answer in time, in the order in which they connected.
         """
         with self._asking:
-            answers, late = self._ask(timeout_s, kind, content), self._late.pop(kind, ())
+            answers = self._ask(timeout_s, kind, content)
+            with self._lock:
+                late = self._late.pop(kind, ())
         for answer in late:
             on_late(answer)
         return answers
 
     def _ask(self, timeout_s: float, kind: str, content: Any) -> list[Any]:
-        with self._lock:
-            self._questions += 1
-            question = pickle.dumps((kind, (self._questions, content)), pickle.HIGHEST_PROTOCOL)
-            asked = [connection for connection in self._connections if _send(connection, question)]
-        answers: dict[Connection, Any] = {}
-        deadline = time.monotonic() + timeout_s
-        while missing := [connection for connection in asked if connection not in answers]:
-            try:
-                readable = wait(missing, max(0.0, deadline - time.monotonic()))
-            except (OSError, ValueError):  # the link was closed meanwhile
-                return []
-            if not readable:
-                break
-            for connection in readable:
-                assert isinstance(connection, Connection)
-                try:
-                    number, answered, answer = pickle.loads(connection.recv_bytes())
-                except (OSError, EOFError):  # the actor died
-                    asked.remove(connection)
-                    self._forget(connection)
-                    continue
-                if number == self._questions:
-                    answers[connection] = answer
-                else:
-                    self._late.setdefault(answered, []).append(answer)
-        return [answers[connection] for connection in asked if connection in answers]
+        self._questions += 1
+        question = pickle.dumps((kind, (self._questions, content)), pickle.HIGHEST_PROTOCOL)
+        with self._changed:
+            self._asked = self._questions
+            asked = list(self._actors)
+            for actor in asked:
+                actor.send(question)
 
-    def _forget(self, connection: Connection) -> None:
-        """Give the descriptor of an actor that died back."""
-        with self._lock:
-            if connection in self._connections:
-                self._connections.remove(connection)
-        connection.close()
+            def all_said() -> bool:  # but for those that died meanwhile
+                return all(actor in self._answers or actor not in self._actors for actor in asked)
+
+            try:
+                self._changed.wait_for(all_said, timeout_s)
+            finally:
+                answers, self._answers, self._asked = self._answers, {}, None
+            return [answers[actor] for actor in asked if actor in answers]
 
     def release(self, index: int) -> None:
         """See `Link.release`; what ends here is noticed by the kernel, and addresses are the actors' own."""
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._listener.close()
         self._thread.join()
         with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+            actors = list(self._actors)
+        for actor in actors:
+            actor.close()
         self.path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
-        limit = struct.pack("ll", int(_TIMEOUT_S), 0)
-        while True:
+        is_refused = False
+        while not self._closed.is_set():
             try:
                 accepted, _ = self._listener.accept()
-            except OSError:
-                return
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            connection = Connection(accepted.detach())
+                actor = LinkedActor(accepted, self._stuck_s, self._take, self._forget)
+            except OSError as error:  # such as too many open files, which may pass: an actor that connects then waits
+                if not (is_refused or self._closed.is_set()):
+                    logger.error("no serving actor can connect to the daemon now, trying again every %g s: %s", _REST_S, error)
+                is_refused = True
+                self._closed.wait(_REST_S)
+                continue
+            if is_refused:
+                is_refused = False
+                logger.warning("serving actors can connect to the daemon again")
             with self._lock:
-                for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
-                    self._forget(other)
-                self._connections.append(connection)
+                self._actors.append(actor)
                 for kind in sorted(self._standing, key=lambda kind: kind == STATE):  # with its state an actor begins to listen
-                    _send(connection, self._standing[kind])
+                    actor.send(self._standing[kind])
+            actor.start()
 
+    def _take(self, actor: LinkedActor, message: bytes) -> None:
+        """Take what an actor answers."""
+        try:
+            number, kind, answer = pickle.loads(message)
+        except Exception:
+            logger.exception("a serving actor answered what can't be read")
+            return
+        with self._changed:
+            if number == self._asked:
+                self._answers[actor] = answer
+                self._changed.notify_all()
+            else:
+                self._late.setdefault(kind, []).append(answer)
 
-def _send(connection: Connection, message: bytes) -> bool:
-    """Send a message; False if the actor died."""
-    try:
-        connection.send_bytes(message)
-    except OSError:
-        return False
-    return True
-
-
-def _is_gone(connection: Connection) -> bool:
-    """Tell whether the actor at the other end died."""
-    hung_up = select.poll()
-    hung_up.register(connection, 0)
-    return bool(hung_up.poll(0))
+    def _forget(self, actor: LinkedActor) -> None:
+        """Take note that an actor died, or was ended."""
+        with self._changed:
+            self._actors.remove(actor)
+            self._changed.notify_all()
 
 
 def follow_driver(

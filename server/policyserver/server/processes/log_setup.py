@@ -85,10 +85,20 @@ class LogFile(logging.Handler):
         if not self._is_current():
             self._reopen()
         elif os.fstat(self._file).st_size >= max_bytes and stat.S_ISREG(os.fstat(self._file).st_mode):
-            fcntl.flock(self._file, fcntl.LOCK_EX)  # until it is closed
+            self._rename()
+
+    def _rename(self) -> None:
+        """Put the file aside, unless another process is about to. Waits for none: this holds the lock of all who log."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        try:
             if self._is_current():
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._reopen()
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._reopen()
 
     def _is_current(self) -> bool:
         try:
