@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError, FolderLock
+from policyserver.server.processes import driver_link
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
 
 HOLD = """
@@ -56,6 +59,34 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
     link.close()
     assert not early.gone.is_set()
     assert not late.gone.is_set()
+
+
+def test_actors_connect_again_once_the_daemon_may_open_files_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver_link, "_REST_S", 0.02)
+    link = DriverLink(tmp_path / "link")
+    link.drain()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as actor:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(actor.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            actor.connect(str(link.path))
+            until = time.monotonic() + 20.0
+            while "no serving actor can connect" not in caplog.text and time.monotonic() < until:
+                time.sleep(0.005)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        late = Follower(link.path)
+        assert late.draining.wait(20.0)
+    late.stop()
+    link.close()
+    refused, over = [record.getMessage() for record in caplog.records]
+    assert "no serving actor can connect to the daemon now" in refused
+    assert "Too many open files" in refused
+    assert over == "serving actors can connect to the daemon again"
 
 
 def open_descriptors() -> int:

@@ -34,6 +34,7 @@ from policyserver.server.processes.link import ASK, DRAIN, STATE, Followed
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 5.0  # of a message that is on its way
+_REST_S = 1.0  # before actors are accepted again where the system refused that
 
 
 class DriverLink:
@@ -50,6 +51,7 @@ class DriverLink:
         self._late: dict[str, list[Any]] = {}
         """Answers that came after their question was given up, by its kind, for the next question of that kind."""
         self._asking = threading.Lock()  # one question at a time; taken before the other lock
+        self._closed = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -142,6 +144,7 @@ class DriverLink:
 
     def close(self) -> None:
         """Cut the link: to the actors this is the daemon's end. A second call does nothing."""
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._listener.close()
@@ -154,13 +157,21 @@ class DriverLink:
 
     def _accept(self) -> None:
         limit = struct.pack("ll", int(_TIMEOUT_S), 0)
-        while True:
+        is_refused = False
+        while not self._closed.is_set():
             try:
                 accepted, _ = self._listener.accept()
-            except OSError:
-                return
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            except OSError as error:  # such as too many open files, which may pass: an actor that connects then waits
+                if not (is_refused or self._closed.is_set()):
+                    logger.error("no serving actor can connect to the daemon now, trying again every %g s: %s", _REST_S, error)
+                is_refused = True
+                self._closed.wait(_REST_S)
+                continue
+            if is_refused:
+                is_refused = False
+                logger.warning("serving actors can connect to the daemon again")
             connection = Connection(accepted.detach())
             with self._lock:
                 for other in [other for other in self._connections if _is_gone(other)]:  # as a rule that of the actor before this one
