@@ -208,7 +208,7 @@ class InfluxSink(BackgroundSink):
             while self._ship_next(spool):
                 pass
         except OSError:
-            with self._changed:  # they are counted by whoever adopts them next
+            with self._changed:  # the next look at the spool counts them
                 self._accepted -= lines - (self._done - done)
             raise
         finally:

@@ -70,7 +70,7 @@ class Spool:
             self.backlog_bytes = sum(sizes) - self._position.offset
             """Bytes not yet delivered."""
         except BaseException:
-            self.abandon()  # or nobody could adopt it as long as this process lives
+            self.abandon()  # or no process could adopt it as long as this one lives
             raise
 
     @classmethod

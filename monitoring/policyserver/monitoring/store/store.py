@@ -181,7 +181,7 @@ class EmbeddedStore(BackgroundSink):
             return
         damaged, self._connection = self._connection, connection
         self._housekeeper, before = self._keep_house(), self._housekeeper
-        with contextlib.suppress(OSError, sqlite3.Error):  # of a file that nobody uses any more
+        with contextlib.suppress(OSError, sqlite3.Error):  # of a file that is used no more
             before.close()
         with contextlib.suppress(sqlite3.Error):
             damaged.close()
