@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def test_closing_keeps_its_time_with_a_disk_that_is_slow(
     store = EmbeddedStore(tmp_path / "store.sqlite", StoreConfig(commit_points=5))
     insert, took = tables.insert, threading.Semaphore()
 
-    def slowly(connection: sqlite3.Connection, measurement: Measurement, rows: Sequence[tuple[Any, ...]]) -> None:
+    def slowly(connection: sqlite3.Connection, measurement: Measurement, rows: list[tuple[Any, ...]]) -> None:
         took.acquire()
         time.sleep(0.01 * len(rows))
         insert(connection, measurement, rows)
