@@ -199,28 +199,29 @@ class InfluxSink(BackgroundSink):
     def _deliver_orphan(self, spool: Spool) -> None:
         """Deliver the spool of a process that died, to its end."""
         self._orphan = spool
-        done, lines = self._done, 0
+        left = 0
         try:
-            lines = spool.undelivered_lines(self._stop_if_late)
-            logger.info("adopted %d points of a process that ended (%s)", lines, spool.folder.name)
+            left = spool.undelivered_lines(self._stop_if_late)
+            logger.info("adopted %d points of a process that ended (%s)", left, spool.folder.name)
             with self._changed:
-                self._accepted += lines
-            while self._ship_next(spool):
-                pass
+                self._accepted += left
+            while shipped := self._ship_next(spool):
+                left -= shipped
         except OSError:
             with self._changed:  # the next look at the spool counts them
-                self._accepted -= lines - (self._done - done)
+                self._accepted -= left
             raise
         finally:
             self._orphan = None
             spool.close()
 
-    def _ship_next(self, spool: Spool) -> bool:
-        """Deliver the spool's next chunk; False if the spool is empty."""
+    def _ship_next(self, spool: Spool) -> int:
+        """Deliver the spool's next chunk and return how many lines it had; 0 if the spool is empty."""
         chunk = spool.read(self.config.request_bytes)
-        if chunk is not None:
-            self._ship(spool, chunk)
-        return chunk is not None
+        if chunk is None:
+            return 0
+        self._ship(spool, chunk)
+        return chunk.data.count(b"\n")
 
     def _ship(self, spool: Spool, chunk: Chunk) -> None:
         """Deliver a chunk from its first line to its last, and move the cursor along."""

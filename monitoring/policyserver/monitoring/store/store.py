@@ -13,9 +13,8 @@ import logging
 import socket
 import sqlite3
 import time
-from bisect import bisect_left
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,7 +129,8 @@ class EmbeddedStore(BackgroundSink):
                 lambda: self._closing_by is not None or self._flush_upto > self._done or self._queued >= self._config.commit_points,
                 self._config.commit_interval_s,
             )
-            upto = bisect_left(list(accumulate(map(len, self._queue))), _COMMITS_AT_ONCE * self._config.commit_points) + 1
+            most = _COMMITS_AT_ONCE * self._config.commit_points
+            upto = 1 + sum(1 for _ in takewhile(lambda points: points < most, accumulate(map(len, self._queue))))
             batch, self._queue = self._queue[:upto], self._queue[upto:]
             return batch
 
