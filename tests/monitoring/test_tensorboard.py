@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from policyserver.monitoring import tensorboard
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.recording import RecordingConfig, prepared
 from policyserver.monitoring.sink import MultiSink
@@ -78,8 +80,31 @@ def test_a_disk_that_takes_nothing_ends_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sink, "_append", fail)
     sink.write(Points.one("train", RUN, {"iteration": 1, "loss": 0.5}))
     assert sink.flush(30.0)
+    assert (sink.statistics().stored, sink.statistics().dead_lettered) == (0, 1)
+    assert sink.statistics().last_error == "points are lost: [Errno 28] No space left on device"
     monkeypatch.undo()
     sink.write(Points.one("train", RUN, {"iteration": 2, "loss": 0.5}))
     assert sink.flush(30.0)
     sink.close(30.0)
     assert {step for _, step in scalars(tmp_path)} == {2}
+
+
+def test_old_files_that_cannot_be_deleted_end_nothing(tmp_path: Path) -> None:
+    (tmp_path / "events.of-another-user").mkdir()  # which `unlink` refuses, as it does another user's files
+    sink = TensorBoardSink(tmp_path, max_bytes=1)
+    for iteration in (1, 2, 3):
+        sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
+        assert sink.flush(30.0)
+    sink.close(30.0)
+    assert "old files can't be deleted" in sink.statistics().last_error
+    assert sink.statistics().stored == 3
+
+
+def test_closing_keeps_its_time_with_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorboard, "_MOST_AT_ONCE", 10)
+    sink = TensorBoardSink(tmp_path)
+    monkeypatch.setattr(sink, "_append", lambda points: time.sleep(0.01))
+    for iteration in range(400):
+        sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
+    sink.close(0.1)  # while all of them take four seconds
+    assert 0 < sink.statistics().backlog < 400

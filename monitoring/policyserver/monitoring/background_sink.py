@@ -17,6 +17,8 @@ class BackgroundSink(ABC):
 
     _FAILED: ClassVar[str]
     """What the log says of an error that ends the thread."""
+    _under_way_s: float = 5.0
+    """Longest time that what is under way when the time of `close` is up is waited for, seconds."""
 
     place: str
     """Name of where its points go: the same for all sinks, of any process, that write to the same place."""
@@ -42,18 +44,31 @@ class BackgroundSink(ABC):
             return self._done >= upto
 
     def close(self, timeout_s: float) -> None:
-        """Store what was taken, for at most `timeout_s`, and end the thread. Closing again does nothing."""
+        """Store what was taken, for at most `timeout_s`, and end the thread. Closing again does nothing.
+
+        What is under way then may take some seconds more. A thread that still works after them, as in a file system that does not answer,
+        is left behind, with an error in the log.
+        """
         with self._changed:
             if self._closing_by is None:
                 self._closing_by = time.monotonic() + timeout_s
+            left_s = max(0.0, self._closing_by - time.monotonic()) + self._under_way_s
             self._changed.notify_all()
-        self._thread.join()
+        if self._thread.ident is not None:  # else a fork left it without one
+            self._thread.join(left_s)
+            if self._thread.is_alive():
+                self._logger.error("%s: what was under way did not end in time and is left behind; its points may be lost", self._subject)
 
     def statistics(self) -> SinkStatistics:
         """Read the counters."""
         with self._changed:
             backlog = self._accepted - self._done
             return SinkStatistics(self._accepted, self._stored, backlog, self._dropped, self._dead_lettered, self._last_error)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the sink closes and the time for that is up."""
+        return self._closing_by is not None and time.monotonic() >= self._closing_by
 
     @property
     def _done(self) -> int:
@@ -82,14 +97,20 @@ class BackgroundSink(ABC):
         finally:
             with self._changed:
                 self._closing_by = self._closing_by or time.monotonic()
-            self._give_back()
+            try:
+                self._give_back()
+            except Exception:
+                self._logger.exception("%s: not everything could be closed", self._subject)
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
 
     @abstractmethod
     def _work(self) -> None:
-        """Store points until the sink is closed and nothing is left, or time is up."""
+        """Store points until the sink is closed and nothing is left, or time is up.
+
+        What it raises ends the thread, so troubles that may pass, an OSError among them, are dealt with inside.
+        """
 
     @abstractmethod
     def _give_back(self) -> None:

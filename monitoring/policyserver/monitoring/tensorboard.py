@@ -26,6 +26,9 @@ _TOLD_APART_BY = {SERVER.name: "worker", NODE.name: "node"}
 _MOST_WAITING = 20_000
 """Points that may wait to be written; a process makes some ten a second."""
 
+_MOST_AT_ONCE = 500
+"""Batches that are written without a look at the time that the sink may take to close."""
+
 
 class TensorBoardSink(BackgroundSink):
     """Appends scalars to event files in a folder, of which the oldest are deleted once they are too large together."""
@@ -64,28 +67,45 @@ class TensorBoardSink(BackgroundSink):
 
     def _work(self) -> None:
         while (batch := self._take()) is not None:
-            try:
-                for points in batch:
-                    self._append(points)
-                if self._writer is not None:
-                    self._writer.flush()
-                    self._absence.is_over("they are written again")
-            except OSError as error:  # such as a full disk: these are lost, the next ones may not be
-                self._absence.occurred(str(error), f"points are lost: {error}")
-                self._close_file()
-            count = sum(map(len, batch))
+            count, drawn = sum(map(len, batch)), self._draw(batch)
             with self._changed:
                 self._queued -= count
-                self._stored += count
+                self._stored += count if drawn else 0
+                self._dead_lettered += 0 if drawn else count
                 self._changed.notify_all()
-            self._keep_small()
+            try:
+                self._keep_small()
+            except OSError as error:
+                self._note(f"old files can't be deleted: {error}")
+
+    def _draw(self, batch: list[Points]) -> bool:
+        """Write a batch; return whether that is done. These are lost if not, as on a full disk, and the next ones may not be."""
+        try:
+            for points in batch:
+                self._append(points)
+            if self._writer is not None:
+                self._writer.flush()
+                self._absence.is_over("they are written again")
+        except OSError as error:
+            self._note(f"points are lost: {error}")
+            self._close_file()
+            return False
+        return True
+
+    def _note(self, trouble: str) -> None:
+        with self._changed:
+            self._last_error = trouble
+        self._absence.occurred(trouble, trouble)
 
     def _take(self) -> list[Points] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing_by is not None)
             if not self._queue:
                 return None
-            batch, self._queue = self._queue, []
+            if self._is_late:
+                logger.warning("%s: closed with %d points that are not drawn", self._subject, self._queued)
+                return None
+            batch, self._queue = self._queue[:_MOST_AT_ONCE], self._queue[_MOST_AT_ONCE:]
             return batch
 
     def _append(self, points: Points) -> None:

@@ -19,7 +19,7 @@ class FileLock:
         """Make the file if it is missing, and take the lock if no other process has it; return whether this one has it now.
 
         Raises:
-            OSError: The file can't be made.
+            OSError: The file can't be made, opened or locked.
         """
         if self._fd < 0:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -29,6 +29,9 @@ class FileLock:
                 self._fd = fd
             except (BlockingIOError, FileNotFoundError):
                 os.close(fd)
+            except BaseException:
+                os.close(fd)
+                raise
         return self._fd >= 0
 
     def release(self) -> None:

@@ -20,6 +20,12 @@ def drain(spool: Spool, max_bytes: int = 64) -> list[bytes]:
     return lines
 
 
+def adopted(folder: Path, segment_bytes: int) -> Spool:
+    spool = Spool.adopt(folder, segment_bytes)
+    assert spool is not None
+    return spool
+
+
 def numbered(first: int, last: int) -> list[bytes]:
     return [b"line %d\n" % number for number in range(first, last)]
 
@@ -76,11 +82,11 @@ def test_an_orphan_is_adopted_where_delivery_stood_without_its_torn_last_line(tm
     chunk = spool.read(64)
     assert chunk is not None
     spool.advance(chunk.end)
-    assert list(Spool.adopt(tmp_path, 100)) == [], "its owner lives"
+    assert Spool.adopt(spool.folder, 100) is None, "its owner lives"
     spool.abandon()
     with max(spool.folder.glob("*.lp")).open("ab") as newest:
         newest.write(b"line 5")
-    (orphan,) = Spool.adopt(tmp_path, 100)
+    orphan = adopted(spool.folder, 100)
     left = numbered(0, 50)[len(chunk.lines) :]
     assert orphan.undelivered_lines() == len(left)
     assert orphan.backlog_bytes == sum(map(len, left))
@@ -96,7 +102,7 @@ def test_a_damaged_cursor_delivers_everything_again(tmp_path: Path, cursor: str)
         spool.append(line)
     spool.abandon()
     (spool.folder / "cursor").write_text(cursor)
-    (orphan,) = Spool.adopt(tmp_path, 1000)
+    orphan = adopted(spool.folder, 1000)
     assert drain(orphan) == numbered(0, 10)
     orphan.close()
 
@@ -120,9 +126,45 @@ sys.stdout.write(f"{failed} {spool.backlog_bytes}")
 """
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=30, check=True)
     failed, backlog_bytes = map(int, done.stdout.split())
-    (orphan,) = Spool.adopt(tmp_path, 1 << 20)
+    orphan = adopted(next(tmp_path.iterdir()), 1 << 20)
     lines = drain(orphan)
     assert 0 < failed < 100
     assert len(lines) == 2 * (100 - failed)
     assert sum(map(len, lines)) == backlog_bytes <= 1000
     orphan.close()
+
+
+def test_a_spool_that_cannot_be_opened_is_adopted_once_it_can(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path, 1000)
+    spool.append(b"a line\n")
+    spool.abandon()
+    segment, aside = spool.folder / "00000001.lp", spool.folder / "aside"
+    segment.rename(aside)
+    segment.mkdir()
+    with pytest.raises(IsADirectoryError):
+        Spool.adopt(spool.folder, 1000)
+    segment.rmdir()
+    aside.rename(segment)
+    orphan = adopted(spool.folder, 1000)
+    assert drain(orphan) == [b"a line\n"], "this process does not keep the lock of the attempt"
+    orphan.close()
+
+
+def test_a_cursor_that_cannot_be_written_is_said_once_and_a_segment_that_stays_is_no_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool.create(tmp_path, 20)
+    for line in numbered(0, 20):
+        spool.append(line)
+    (spool.folder / "cursor.new").mkdir()
+    first = spool.folder / "00000001.lp"
+    chunk = spool.read(64)
+    assert chunk is not None
+    first.unlink()
+    (first / "no segment").mkdir(parents=True)
+    spool.advance(chunk.end)
+    assert chunk.lines + drain(spool) == numbered(0, 20)
+    cursor, segment = [record.getMessage() for record in caplog.records]
+    assert "the cursor can't be written" in cursor
+    assert "what is delivered can't be removed" in segment
+    spool.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,58 @@ import numpy as np
 import pytest
 
 from policyserver.monitoring.points import Points
+from policyserver.monitoring.schema import Measurement
 from policyserver.monitoring.store import tables
 from policyserver.monitoring.store.store import EmbeddedStore, StoreConfig
 from tests.services import wait_until
+
+
+@pytest.mark.long
+def test_closing_keeps_its_time_with_a_disk_that_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = EmbeddedStore(tmp_path / "store.sqlite", StoreConfig(commit_points=5))
+    insert, took = tables.insert, threading.Semaphore()
+
+    def slowly(connection: sqlite3.Connection, measurement: Measurement, rows: list[tuple[Any, ...]]) -> None:
+        took.acquire()
+        time.sleep(0.01 * len(rows))
+        insert(connection, measurement, rows)
+        took.release()
+
+    monkeypatch.setattr(tables, "insert", slowly)
+    with took:  # all of them wait for the first
+        for _ in range(100):
+            store.write(points(5))
+    store.close(0.3)  # while all of them take five seconds
+    left = store.statistics().backlog
+    assert 0 < left < 500
+    assert f"closed with {left} points lost, for the time to write them was up" in caplog.text
+    with contextlib.closing(tables.connect(store.path, read_only=True)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM step").fetchone() == (500 - left,)
+
+
+def test_a_damaged_store_that_cannot_be_closed_ends_no_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = EmbeddedStore(tmp_path / "store.sqlite", StoreConfig(retry_interval_s=0.01))
+    broken = store._housekeeper
+
+    def refused() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(broken._lock, "release", refused)
+    insert = tables.insert
+
+    def damaged(*_: Any) -> None:
+        monkeypatch.setattr(tables, "insert", insert)
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr(tables, "insert", damaged)
+    store.write(points(10))
+    assert store.flush(20.0)
+    store.close(10.0)
+    assert len(list(tmp_path.glob("store.sqlite.damaged-*"))) >= 1
 
 
 def points(count: int) -> Points:

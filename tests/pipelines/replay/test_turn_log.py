@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -88,23 +89,57 @@ def test_a_writer_that_is_too_far_behind_ends_the_log_and_no_node_waits(tmp_path
     assert log.recorded + log.unrecorded == 100
 
 
-@pytest.mark.long
-def test_a_file_that_cannot_be_written_costs_the_log_and_not_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full_disk(self: EventFile, turns: list[Turn]) -> bool:
-        raise OSError(28, "No space left on device")
+class FullDisk:
+    """A file on a disk that takes so many bytes, and then none until there is room again."""
 
-    caplog.set_level(logging.WARNING)
-    log = TurnLog(tmp_path, DISCRETE, 1 << 20, flush_s=0.01)
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self._file, self.room, self.refusals = file, room, 0
+
+    def write(self, data: memoryview) -> int:
+        if not self.room:
+            self.refusals += 1
+            raise OSError(28, "No space left on device")
+        taken = self._file.write(data[: self.room])
+        self.room -= taken
+        return taken
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def begun_on_a_full_disk(folder: Path, room: int, **options: Any) -> tuple[TurnLog, FullDisk]:
+    """Begin a log whose first turn is on disk, and which can't write the second."""
+    log = TurnLog(folder, DISCRETE, 1 << 20, flush_s=0.01, **options)
     log.add(turn(0))
-    wait_until(lambda: kept(tmp_path) == [0], "the first turn is on disk")
-    monkeypatch.setattr(EventFile, "write", full_disk)
+    wait_until(lambda: kept(folder) == [0], "the first turn is on disk")
+    disk = FullDisk(log._file._events, room)
+    log._file._events = cast(BinaryIO, disk)
     log.add(turn(1))
-    wait_until(lambda: "the event log ends here (failed)" in caplog.text, "the trouble is told")
+    return log, disk
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_disk_that_is_full_for_a_while_costs_no_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture, room: int) -> None:
+    log, disk = begun_on_a_full_disk(tmp_path, room)
+    wait_until(lambda: disk.refusals >= 2, "two attempts")
     log.add(turn(2))
-    log.close()
-    assert "No space left on device" in caplog.text
     assert kept(tmp_path) == [0]
-    assert (EventLogReader(tmp_path).state.end, log.recorded) == (None, 1)
-    assert log.unrecorded == 2
+    disk.room = 1 << 20
+    log.close()
+    assert (kept(tmp_path), EventLogReader(tmp_path).state.end) == ([0, 1, 2], "end")
+    assert (log.recorded, log.unrecorded) == (3, 0)
+    began, over = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "the event log: can't be written, trying again; turns wait meanwhile: [Errno 28] No space left on device" in began
+    assert "the event log: is written again, after" in over
+
+
+@pytest.mark.parametrize("rows", [330, 10**6])
+def test_a_disk_that_stays_full_costs_the_log_and_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int) -> None:
+    log, disk = begun_on_a_full_disk(tmp_path, 100, most_rows_waiting=rows)
+    wait_until(lambda: disk.refusals >= 2, "two attempts")
+    for number in range(2, 20):
+        log.add(turn(number))
+    log.close()
+    assert f"the event log ends here ({'behind' if rows == 330 else 'failed'}), after 1 turns" in caplog.text
+    assert (kept(tmp_path), EventLogReader(tmp_path).state.end) == ([0], None)
+    assert (log.recorded, log.unrecorded) == (1, 19)

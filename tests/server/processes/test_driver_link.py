@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import resource
 import signal
 import socket
 import struct
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError, FolderLock
-from policyserver.server.processes import linked_actor
+from policyserver.server.processes import driver_link, linked_actor
 from policyserver.server.processes.driver_link import DriverLink, follow_driver
 
 HOLD = """
@@ -75,6 +76,32 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_actors_connect_again_once_the_daemon_may_open_files_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver_link, "_REST_S", 0.02)
+    link = DriverLink(tmp_path / "link")
+    link.drain()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as actor:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(actor.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            actor.connect(str(link.path))
+            until(lambda: "no serving actor can connect" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        late = Follower(link.path)
+        assert late.draining.wait(20.0)
+    late.stop()
+    link.close()
+    refused, over = [record.getMessage() for record in caplog.records]
+    assert "no serving actor can connect to the daemon now" in refused
+    assert "Too many open files" in refused
+    assert over == "serving actors can connect to the daemon again"
 
 
 def open_descriptors() -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.common.tensors import to_tensor
-from policyserver.server.config.serving_config import HandOffConfig
+from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
 from policyserver.server.episodes.demand import Demand
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.inner_parts import connection_of
@@ -140,6 +140,33 @@ def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: Serving
         learn(serve, 3)
         assert action.result(20.0)[0] in range(3)
     assert serve.stub().GetStats(pb.GetStatsRequest()).questions_waited == 1
+
+
+@pytest.mark.long
+def test_a_unary_caller_who_waits_longer_than_callers_may_be_silent_keeps_its_episode(wait_until: WaitUntil) -> None:
+    demand, hand_off = Demand(fragment_steps=WANTED), HandOffConfig(room_wait_s=3600.0)
+    with running_serving_loop(demand=demand, hand_off=hand_off, episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.4)) as serve:
+        fill(serve)
+        caller = Unary(serve.stub())
+        patient = caller.start()
+        with ThreadPoolExecutor(1) as pool:
+            action = pool.submit(caller.get_action, patient, observation(0))
+            wait_until(lambda: waiting(serve) == 1)
+            silent = caller.start()  # later, so that the other one's time is over first
+            wait_until(lambda: serve.serving_loop.call(lambda: silent not in episodes_of(serve)))
+            assert not action.done()
+            over_s = time.monotonic()
+            learn(serve, 3)
+            assert action.result(20.0)[0] in range(3)
+        used_s = serve.serving_loop.call(lambda: episodes_of(serve)[patient].used_s)
+        assert used_s >= over_s, "the time in which it may be silent begins with the answer"
+        caller.end(patient, observation(1))
+
+
+def episodes_of(serve: ServingLoopHarness) -> dict[str, Any]:
+    """Return the episodes of unary callers by their ids; on the loop thread."""
+    unary = cast(Any, serve.serving_loop)._servicer._unary
+    return {episode_id: episode for (_, episode_id), episode in unary._episodes.items()}
 
 
 @pytest.mark.long

@@ -78,6 +78,12 @@ def client_of(config: InfluxConfig) -> InfluxDBClient:
     )
 
 
+def longest_request_s(client: InfluxDBClient, config: InfluxConfig) -> float:
+    """Return the time after which a client gives a request up, seconds; where it never does, that of the configuration."""
+    timeout_ms = client.conf.timeout
+    return float(sum(timeout_ms) if isinstance(timeout_ms, tuple) else timeout_ms or 1000.0 * config.request_timeout_s) / 1000.0
+
+
 class WriteRequests:
     """Sends lines with a client, one request at a time."""
 

@@ -2,7 +2,8 @@
 
 `write` returns when the lines are in the spool; from then on the process may die without losing them. The database takes a point twice
 without harm (same series and time), so a delivery in doubt is repeated. A batch that the database refuses as wrong (400, 413, 422) is
-halved down to the bad lines, which go to the dead-letter file. After any other answer than 204 ("stored") it is sent again, for ever.
+halved down to the bad lines, which go to the dead-letter file. After any other answer than 204 ("stored") it is sent again, for ever. What
+the system refuses for a while (too many open files, an I/O error) is tried again, too; a spool that can't be adopted is looked at again.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from influxdb_client import InfluxDBClient
 
 from policyserver.monitoring.background_sink import BackgroundSink
 from policyserver.monitoring.influx.config import InfluxConfig
-from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests, client_of
+from policyserver.monitoring.influx.request import Answer, Verdict, WriteRequests, client_of, longest_request_s
 from policyserver.monitoring.influx.spool import Chunk, Position, Spool
 from policyserver.monitoring.line_protocol import encode, tag_suffix
 from policyserver.monitoring.points import Points
+from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
+
+
+_CLOSING_S = 2.0
+"""Longest time from the end of a request to that of the thread, seconds."""
 
 
 class _Stopped(Exception):
@@ -58,11 +64,14 @@ class InfluxSink(BackgroundSink):
         """Begin with an empty spool and counters at 0."""
         self.place = self.config.place
         self._reset(logger, f"InfluxDB at {self.config.location}", "influx-shipper")
+        self._unread, self._not_adopted = (Trouble(logger, self._subject) for _ in range(2))
+        self._adopt_at = 0.0
         self._wake_at_bytes = math.inf
         self._dead_letters_lost = False
         self._spool = Spool.create(self.config.spool_folder, self.config.segment_bytes)
         self._orphan: Spool | None = None
         self._client = self._own_client or client_of(self.config)
+        self._under_way_s = longest_request_s(self._client, self.config) + _CLOSING_S
         self._requests = WriteRequests(self._client, self.config)
         self._thread.start()
 
@@ -88,7 +97,7 @@ class InfluxSink(BackgroundSink):
                 self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
-        """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop.
+        """Deliver for at most `timeout_s` (a request under way may take `request_timeout_s` more), then stop, whatever is left.
 
         The rest stays in the spool, and the next sink with the same `spool_folder` delivers it. Closing again does nothing.
         """
@@ -119,18 +128,29 @@ class InfluxSink(BackgroundSink):
 
     def _work(self) -> None:
         """Deliver until the sink is closed, and the spool is empty or time is up. Points of adopted spools count as accepted."""
-        adopt_at = 0.0
         try:
-            while True:
-                if time.monotonic() >= adopt_at:
-                    self._deliver_orphans()
-                    adopt_at = time.monotonic() + self.config.adopt_interval_s
-                if self._wait_for_lines(adopt_at):
-                    self._ship_next(self._spool)
-                elif self._closing_by is not None:
-                    break
+            while self._work_on():
+                pass
         except _Stopped:
-            logger.warning("InfluxDB at %s: closed with %d points left in the spool", self.config.location, self.statistics().backlog)
+            logger.warning("%s: closed with %d points left in the spool", self._subject, self.statistics().backlog)
+
+    def _work_on(self) -> bool:
+        """Deliver what there is next, or wait for it; False once the sink is closed and the spool empty."""
+        try:
+            if time.monotonic() >= self._adopt_at:
+                self._deliver_orphans()
+                self._adopt_at = time.monotonic() + self.config.adopt_interval_s
+            if self._wait_for_lines(self._adopt_at):
+                self._ship_next(self._spool)
+                self._unread.is_over("the spool is read again")
+            elif self._closing_by is not None:
+                return False
+        except OSError as error:
+            with self._changed:
+                self._last_error = f"the spool can't be read, trying again: {error}"
+                self._unread.occurred(type(error).__name__, self._last_error)
+                self._pause(self.config.retry_min_s)
+        return True
 
     def _give_back(self) -> None:
         if self._own_client is None:
@@ -154,26 +174,54 @@ class InfluxSink(BackgroundSink):
         return flushing or self._closing_by is not None or self._spool.backlog_bytes >= self.config.request_bytes
 
     def _deliver_orphans(self) -> None:
-        """Adopt the spools of processes that died, and deliver them."""
-        for spool in Spool.adopt(self.config.spool_folder, self.config.segment_bytes):
-            self._orphan = spool
+        """Adopt the spools of processes that died, and deliver them. One that can't be used holds up no other."""
+        try:
+            folders, unusable = sorted(self.config.spool_folder.iterdir()), False
+        except OSError as error:
+            folders, unusable = [], True
+            self._note_unusable("", error)
+        for folder in folders:
+            self._stop_if_late()
             try:
-                lines = spool.undelivered_lines()
-                logger.info("adopted %d points of a process that ended (%s)", lines, spool.folder.name)
-                with self._changed:
-                    self._accepted += lines
-                while self._ship_next(spool):
-                    pass
-            finally:
-                self._orphan = None
-                spool.close()
+                if folder.is_dir() and (spool := Spool.adopt(folder, self.config.segment_bytes)) is not None:
+                    self._deliver_orphan(spool)
+            except OSError as error:
+                unusable = True
+                self._note_unusable(folder.name, error)
+        if not unusable:
+            self._not_adopted.is_over("all spools of other processes can be delivered")
 
-    def _ship_next(self, spool: Spool) -> bool:
-        """Deliver the spool's next chunk; False if the spool is empty."""
+    def _note_unusable(self, name: str, error: OSError) -> None:
+        with self._changed:
+            self._last_error = f"the spool of another process can't be delivered, its points stay there: {error}"
+            self._not_adopted.occurred(name, f"{self._last_error}; trying again every {self.config.adopt_interval_s:g} s")
+
+    def _deliver_orphan(self, spool: Spool) -> None:
+        """Deliver the spool of a process that died, to its end."""
+        self._orphan = spool
+        left = 0
+        try:
+            left = spool.undelivered_lines(self._stop_if_late)
+            logger.info("adopted %d points of a process that ended (%s)", left, spool.folder.name)
+            with self._changed:
+                self._accepted += left
+            while shipped := self._ship_next(spool):
+                left -= shipped
+        except OSError:
+            with self._changed:  # the next look at the spool counts them
+                self._accepted -= left
+            raise
+        finally:
+            self._orphan = None
+            spool.close()
+
+    def _ship_next(self, spool: Spool) -> int:
+        """Deliver the spool's next chunk and return how many lines it had; 0 if the spool is empty."""
         chunk = spool.read(self.config.request_bytes)
-        if chunk is not None:
-            self._ship(spool, chunk)
-        return chunk is not None
+        if chunk is None:
+            return 0
+        self._ship(spool, chunk)
+        return chunk.data.count(b"\n")
 
     def _ship(self, spool: Spool, chunk: Chunk) -> None:
         """Deliver a chunk from its first line to its last, and move the cursor along."""
@@ -209,6 +257,7 @@ class InfluxSink(BackgroundSink):
     def _deliver(self, data: bytes) -> str:
         """Send lines until the database takes or refuses them; return why it refuses them, or "". Raises _Stopped when time is up."""
         delay_s = self.config.retry_min_s
+        self._stop_if_late()
         while (answer := self._requests.send(data)).verdict is Verdict.UNKNOWN:
             self._back_off(answer, delay_s)
             delay_s = min(2.0 * delay_s, self.config.retry_max_s)
@@ -221,13 +270,19 @@ class InfluxSink(BackgroundSink):
         with self._changed:
             self._last_error = f"trying again until it takes the points, which wait on disk: {answer.text}"
             self._absence.occurred(answer.kind, self._last_error)
-            if self._closing_by is None:
-                self._changed.wait_for(lambda: self._closing_by is not None, delay_s)
-                return
-            left_s = self._closing_by - time.monotonic()
-            if left_s <= 0.0:
-                raise _Stopped
-            self._changed.wait(min(delay_s, left_s))
+            self._pause(delay_s)
+
+    def _pause(self, delay_s: float) -> None:
+        """Wait under the lock, not longer than the sink may take to close. Raises _Stopped when time is up."""
+        if self._closing_by is None:
+            self._changed.wait_for(lambda: self._closing_by is not None, delay_s)
+            return
+        self._stop_if_late()
+        self._changed.wait(min(delay_s, max(0.0, self._closing_by - time.monotonic())))
+
+    def _stop_if_late(self) -> None:
+        if self._is_late:
+            raise _Stopped
 
     def _bury(self, line: bytes, refusal: str) -> None:
         """Append a line to the dead-letter file, below a comment that says why.
@@ -253,7 +308,10 @@ _sinks: weakref.WeakSet[InfluxSink] = weakref.WeakSet()
 
 def _restart_all_in_child() -> None:
     for sink in tuple(_sinks):
-        sink._restart_in_child()
+        try:
+            sink._restart_in_child()
+        except OSError as error:
+            logger.error("%s: the spool of a forked process can't be made, so its points are dropped: %s", sink._subject, error)
 
 
 os.register_at_fork(after_in_child=_restart_all_in_child)

@@ -13,11 +13,12 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from policyserver.common.file_lock import FileLock
+from policyserver.monitoring.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +57,21 @@ class Spool:
         self.folder = folder
         self._lock = lock
         self._segment_bytes = segment_bytes
-        numbers = sorted(int(path.stem) for path in folder.glob("*.lp"))
-        newest = numbers[-1] if numbers else 1
-        self._write_fd = self._open_to_append(newest)
-        self._end = Position(newest, self._cut_torn_line())
-        self._read_fd = -1
-        self._position = self._read_cursor(numbers[0] if numbers else 1)
-        sizes = (self._path(number).stat().st_size for number in range(self._position.segment, newest + 1))
-        self.backlog_bytes = sum(sizes) - self._position.offset
-        """Bytes not yet delivered."""
+        self._unwritten, self._unremoved = (Trouble(logger, f"spool {folder.name}") for _ in range(2))
+        self._write_fd = self._read_fd = -1
+        self._is_torn = False
+        try:
+            numbers = self._segments()
+            newest = numbers[-1] if numbers else 1
+            self._write_fd = self._open_to_append(newest)
+            self._end = Position(newest, self._cut_torn_line())
+            self._position = self._read_cursor(numbers[0] if numbers else 1)
+            sizes = (self._path(number).stat().st_size for number in range(self._position.segment, newest + 1))
+            self.backlog_bytes = sum(sizes) - self._position.offset
+            """Bytes not yet delivered."""
+        except BaseException:
+            self.abandon()  # or no process could adopt it as long as this one lives
+            raise
 
     @classmethod
     def create(cls, root: Path, segment_bytes: int) -> Spool:
@@ -76,11 +83,14 @@ class Spool:
                 return cls(folder, lock, segment_bytes)
 
     @classmethod
-    def adopt(cls, root: Path, segment_bytes: int) -> Iterator[Spool]:
-        """Adopt the folders under `root` whose processes are dead."""
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            if (lock := _locked(folder)) is not None:
-                yield cls(folder, lock, segment_bytes)
+    def adopt(cls, folder: Path, segment_bytes: int) -> Spool | None:
+        """Adopt a folder whose process is dead; None if it lives, or if there is no such folder any more.
+
+        Raises:
+            OSError: The folder can't be used, for example because it belongs to another user.
+        """
+        lock = _locked(folder)
+        return None if lock is None else cls(folder, lock, segment_bytes)
 
     def append(self, data: bytes) -> None:
         """Add whole lines, all or none.
@@ -88,6 +98,8 @@ class Spool:
         Raises:
             OSError: The disk doesn't take them.
         """
+        if self._is_torn:
+            self._cut_to_end()
         if self._end.offset >= self._segment_bytes:
             self._begin_segment()
         try:
@@ -95,7 +107,8 @@ class Spool:
             if written != len(data):
                 raise OSError(f"expected to write {len(data)} bytes, wrote {written}; the disk is full")
         except OSError:
-            os.ftruncate(self._write_fd, self._end.offset)
+            self._is_torn = True
+            self._cut_to_end()
             raise
         self._end = Position(self._end.segment, self._end.offset + written)
         self.backlog_bytes += written
@@ -119,21 +132,24 @@ class Spool:
         self.backlog_bytes -= position.offset - self._position.offset
         self._set_position(position)
 
-    def undelivered_lines(self) -> int:
-        """Count the undelivered lines. Reads them all."""
+    def undelivered_lines(self, before_block: Callable[[], None] = lambda: None) -> int:
+        """Count the undelivered lines. Reads them all, a block at a time; `before_block` may raise to end that."""
         count = 0
         for number in range(self._position.segment, self._end.segment + 1):
             with self._path(number).open("rb") as file:
                 file.seek(self._position.offset if number == self._position.segment else 0)
+                before_block()
                 while block := file.read(1 << 20):
                     count += block.count(b"\n")
+                    before_block()
         return count
 
     def close(self) -> None:
         """Release the folder, and remove it if everything in it is delivered. Closing again does nothing."""
         if self._write_fd >= 0:
-            if self.read(1) is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # what can't be read stays, for the next that adopts it
+                if self.read(1) is None:
+                    shutil.rmtree(self.folder, ignore_errors=True)
             self.abandon()
 
     def abandon(self) -> None:
@@ -144,6 +160,10 @@ class Spool:
             ending.callback(self._lock.release)
             for fd in open_fds:
                 ending.callback(os.close, fd)
+
+    def _segments(self) -> list[int]:
+        """Return the numbers of the segments that are there, in order."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.lp") if path.stem.isdecimal())
 
     def _path(self, segment: int) -> Path:
         return self.folder / _SEGMENT.format(segment)
@@ -176,6 +196,11 @@ class Spool:
             os.ftruncate(self._write_fd, end)
         return end
 
+    def _cut_to_end(self) -> None:
+        """Cut off what `append` wrote in vain."""
+        os.ftruncate(self._write_fd, self._end.offset)
+        self._is_torn = False
+
     def _begin_segment(self) -> None:
         """Append to a new segment from now on."""
         fd = self._open_to_append(self._end.segment + 1)
@@ -184,12 +209,19 @@ class Spool:
         os.close(before)
 
     def _next_segment(self) -> None:
-        """Read the next segment from now on, and remove the delivered one."""
+        """Read the next segment from now on, and remove what is delivered; what can't be removed is tried again with the next one."""
         before, self._read_fd = self._read_fd, -1
         os.close(before)
-        delivered = self._path(self._position.segment)
         self._set_position(Position(self._position.segment + 1, 0))
-        delivered.unlink()
+        try:
+            for delivered in self._segments():
+                if delivered < self._position.segment:
+                    self._path(delivered).unlink()
+            self._unremoved.is_over("what is delivered is removed again")
+        except OSError as error:
+            self._unremoved.occurred(
+                type(error).__name__, f"what is delivered can't be removed, trying again with the next segment: {error}"
+            )
 
     def _read_cursor(self, first_segment: int) -> Position:
         """Read where delivery stands: at the beginning if the cursor is missing or damaged, because delivering twice is harmless."""
@@ -208,8 +240,9 @@ class Spool:
         try:
             temporary.write_text(f"{position.segment} {position.offset}\n")
             temporary.replace(self.folder / _CURSOR)
+            self._unwritten.is_over("the cursor is written again")
         except OSError as error:
-            logger.warning("spool %s: the cursor can't be written: %s", self.folder.name, error)
+            self._unwritten.occurred(type(error).__name__, f"the cursor can't be written: {error}")
 
 
 def _locked(folder: Path) -> FileLock | None:

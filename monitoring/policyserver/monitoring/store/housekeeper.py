@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from policyserver.monitoring.schema import MEASUREMENTS, NODE, RESULT, SERVER, S
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.retention import RetentionConfig
 from policyserver.monitoring.store.rollups import MINUTE_NS
-from policyserver.monitoring.store.write_access import HousekeeperLock
+from policyserver.monitoring.store.write_access import HousekeeperLock, begin, roll_back
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,15 @@ _SPARE_PAGES = 1024
 class Housekeeper:
     """Works on the connection of the store's writer. Of several on one file only the holder of the lock is active."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, config: RetentionConfig) -> None:
-        """Do nothing yet; the file's tables must be there."""
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, config: RetentionConfig, gives_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do nothing yet; the file's tables must be there. `gives_up` says whether other processes are not waited for any more."""
         self._connection = connection
         self._path = path
         self._lock = HousekeeperLock(path)
         self._config = config
+        self._gives_up = gives_up
         self._work: Iterator[None] | None = None
         self._begins_at = time.monotonic()
         self._thinned_ns: dict[tuple[str, str], int] = {}
@@ -68,8 +71,7 @@ class Housekeeper:
         except StopIteration:
             self._last_error = ""
         except (sqlite3.Error, OSError) as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            roll_back(self._connection)
             if str(error) != self._last_error:
                 logger.warning("%s can't be kept small, trying again every %g s: %s", self._path, self._config.interval_s, error)
             self._last_error = str(error)
@@ -106,7 +108,7 @@ class Housekeeper:
         for run in tables.runs(self._connection, table):
             taken = BIT_ROWS
             while taken >= BIT_ROWS:
-                self._connection.execute("BEGIN IMMEDIATE")
+                begin(self._connection, self._gives_up)
                 rows = {"run": run, "before_ns": before_ns, "last_id": last_id}
                 rows["before_ns"] = self._bit_end_ns(table, condition, rows)
                 if merge_into is not None:
@@ -126,7 +128,7 @@ class Housekeeper:
         )
         for run in tables.runs(self._connection, table):
             while (from_ns := self._thinned_ns.get((table, run), 0)) < before_ns:
-                self._connection.execute("BEGIN IMMEDIATE")
+                begin(self._connection, self._gives_up)
                 rows: dict[str, Any] = {"run": run, "from_ns": from_ns, "before_ns": before_ns}
                 end_ns = self._bit_end_ns(table, "run = :run AND time_ns >= :from_ns AND time_ns < :before_ns", rows)
                 minute_ns = end_ns // MINUTE_NS * MINUTE_NS

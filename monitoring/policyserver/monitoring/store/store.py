@@ -7,12 +7,14 @@ it, at most `commit_interval_s` of points. Open the store in the process that wr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import socket
 import sqlite3
 import time
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,9 +28,12 @@ from policyserver.monitoring.store import tables
 from policyserver.monitoring.store.damage import is_damage, put_aside
 from policyserver.monitoring.store.housekeeper import BIT_ROWS, Housekeeper
 from policyserver.monitoring.store.retention import RetentionConfig
-from policyserver.monitoring.store.write_access import open_to_write
+from policyserver.monitoring.store.write_access import begin, open_to_write, roll_back
 
 logger = logging.getLogger(__name__)
+
+_COMMITS_AT_ONCE = 4
+"""Most points of one transaction, in multiples of `commit_points`: what is waited for when the time of `close` is up."""
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 """The kernel's name for itself, which containers see, too."""
@@ -72,10 +77,10 @@ class EmbeddedStore(BackgroundSink):
         self.place = place_of(self.path)
         self._config = config or StoreConfig()
         self._connection, self._inode = open_to_write(self.path)
-        self._housekeeper = Housekeeper(self._connection, self.path, self._config.retention)
         self._queue: list[Points] = []
         self._queued = 0
         self._reset(logger, str(self.path), "store-writer")
+        self._housekeeper = self._keep_house()
         self._thread.start()
 
     def write(self, points: Points) -> None:
@@ -115,13 +120,18 @@ class EmbeddedStore(BackgroundSink):
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._closing_by is not None, self._housekeeper.wait_s):
                 return []
+            if self._queue and self._is_late:
+                logger.error("%s: closed with %d points lost, for the time to write them was up", self.path, self._queued)
+                return None
             if not self._queue:
                 return None
             self._changed.wait_for(
                 lambda: self._closing_by is not None or self._flush_upto > self._done or self._queued >= self._config.commit_points,
                 self._config.commit_interval_s,
             )
-            batch, self._queue = self._queue, []
+            most = _COMMITS_AT_ONCE * self._config.commit_points
+            upto = 1 + sum(1 for _ in takewhile(lambda points: points < most, accumulate(map(len, self._queue))))
+            batch, self._queue = self._queue[:upto], self._queue[upto:]
             return batch
 
     def _commit(self, batch: list[Points]) -> None:
@@ -150,13 +160,12 @@ class EmbeddedStore(BackgroundSink):
     def _insert(self, rows: dict[str, list[tuple[Any, ...]]]) -> sqlite3.Error | None:
         """Try the transaction once; return the error if it failed."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            begin(self._connection, lambda: self._is_late)
             for name, of_one_measurement in rows.items():
                 tables.insert(self._connection, MEASUREMENTS[name], of_one_measurement)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            roll_back(self._connection)
             if is_damage(error):
                 self._begin_anew(error)
             return error
@@ -170,10 +179,15 @@ class EmbeddedStore(BackgroundSink):
         except (OSError, sqlite3.Error) as failure:
             logger.debug("%s can't be put aside", self.path, exc_info=failure)
             return
-        self._housekeeper.close()
-        self._connection.close()
-        self._connection = connection
-        self._housekeeper = Housekeeper(connection, self.path, self._config.retention)
+        damaged, self._connection = self._connection, connection
+        self._housekeeper, before = self._keep_house(), self._housekeeper
+        with contextlib.suppress(OSError, sqlite3.Error):  # of a file that is used no more
+            before.close()
+        with contextlib.suppress(sqlite3.Error):
+            damaged.close()
+
+    def _keep_house(self) -> Housekeeper:
+        return Housekeeper(self._connection, self.path, self._config.retention, lambda: self._closing_by is not None)
 
     def _wait_to_retry(self, error: sqlite3.Error) -> bool:
         """Note why the file can't be written, and wait; False when the store closes and time is up."""
@@ -181,9 +195,11 @@ class EmbeddedStore(BackgroundSink):
         with self._changed:
             self._absence.occurred(str(error), f"{text}; trying again every {self._config.retry_interval_s:g} s, points wait meanwhile")
             self._last_error = text
-            if self._closing_by is not None and time.monotonic() >= self._closing_by:
+            if self._is_late:
                 logger.error("closed with points lost: %s", text)
                 return False
             if self._closing_by is None:
                 self._changed.wait_for(lambda: self._closing_by is not None, self._config.retry_interval_s)
+            else:
+                self._changed.wait(min(self._config.retry_interval_s, max(0.0, self._closing_by - time.monotonic())))
             return True

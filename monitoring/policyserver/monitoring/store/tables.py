@@ -14,6 +14,9 @@ from policyserver.monitoring.schema import MEASUREMENTS, FieldType, Measurement
 
 _SQL_TYPES = {FieldType.FLOAT: "REAL", FieldType.INTEGER: "INTEGER", FieldType.BOOLEAN: "INTEGER", FieldType.STRING: "TEXT"}
 
+BUSY_S = 5.0
+"""How long a statement waits for another process's lock, seconds."""
+
 _ROWS_PER_STATEMENT = (512, 64, 8, 1)
 """Rows in one INSERT. Many, because sqlite3 releases the interpreter's lock once a statement and must wait to get it back; few sizes, so
 that all statements stay prepared."""
@@ -35,7 +38,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         raise FileNotFoundError(f"store: expected the file of an embedded store, as a run makes it, received {found} at {path}")
     mode = "ro" if read_only else "rwc"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     if read_only:
         _refuse_other_files(connection, path)
     return connection

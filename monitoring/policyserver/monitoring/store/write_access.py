@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from policyserver.common.file_lock import FileLock
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.damage import inode, is_damage, put_aside
+
+_BUSY_BIT_S = 0.25
+"""How long SQLite waits for another process's lock without a look at whether it should, seconds."""
 
 _LOG_BYTES = 1 << 24
 """Size that the write-ahead log is cut to once a reader or a burst has let it grow."""
@@ -36,6 +41,34 @@ def open_to_write(path: Path) -> tuple[sqlite3.Connection, int]:
             raise
         put_aside(path, found, error)
     return _open(path), inode(path)
+
+
+def begin(connection: sqlite3.Connection, gives_up: Callable[[], bool]) -> None:
+    """Begin a transaction that writes. While another process has one, it is waited for, but not once `gives_up` says so.
+
+    Raises:
+        sqlite3.Error: It can't be begun, or not in time.
+    """
+    roll_back(connection)
+    until = time.monotonic() + tables.BUSY_S
+    connection.execute(f"PRAGMA busy_timeout={int(_BUSY_BIT_S * 1000.0)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until or gives_up():
+                    raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(tables.BUSY_S * 1000.0)}")
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction that failed, if there is one; what can't be rolled back now is, before the next one begins."""
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def bring_up_to_date(path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ class EventFile:
         self._events: BinaryIO = (folder / EVENTS).open("xb", buffering=0)
         self._sums: BinaryIO = (folder / SUMS).open("xb", buffering=0)
         self._pending = _Pending()
+        self._unwritten: deque[tuple[BinaryIO, memoryview]] = deque()
+        """What the files have not, in the order in which it has to be written."""
         self._schema = _schema(action)
         self._writer = pa.ipc.new_stream(self._pending, self._schema, options=_OPTIONS)
         self._writer.write_batch(to_batch([], action, self._schema))  # the columns are there from the start
@@ -72,7 +75,7 @@ class EventFile:
         """Append turns as one batch, unless there is no room for it; return whether there was.
 
         Raises:
-            OSError: The file can't be written.
+            OSError: The file can't be written now; `go_on` writes what is left of the batch.
         """
         self._writer.write_batch(to_batch(turns, self._action, self._schema))
         if self.size + self._pending.size + _END_BYTES > self._max_bytes:
@@ -80,6 +83,19 @@ class EventFile:
             return False
         self._append("")
         return True
+
+    def go_on(self) -> None:
+        """Write what an attempt before left unwritten, from where it stopped.
+
+        Raises:
+            OSError: The file still can't be written.
+        """
+        while self._unwritten:
+            file, data = self._unwritten[0]
+            while data:
+                data = data[file.write(data) :]
+                self._unwritten[0] = file, data
+            self._unwritten.popleft()
 
     def close(self, word: EndWord | None) -> None:
         """End the log and say why; None leaves it without an end, as a kill does.
@@ -97,10 +113,11 @@ class EventFile:
 
     def _append(self, word: str) -> None:
         data = self._pending.take()
-        _write_all(self._events, data)
         self._crc = zlib.crc32(data, self._crc)
         self.size += len(data)
-        _write_all(self._sums, f"{self.size} {self._crc:08x}{word}\n".encode())
+        self._unwritten.append((self._events, memoryview(data)))
+        self._unwritten.append((self._sums, memoryview(f"{self.size} {self._crc:08x}{word}\n".encode())))
+        self.go_on()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +263,6 @@ def _sum_of(line: bytes, place: str, *, is_last: bool) -> tuple[int, int, EndWor
         return int(words[0]), int(words[1], 16), end
     except ValueError:
         raise EventFileError(f"{place}: expected a number of bytes and a checksum, received {line!r}: it is damaged") from None
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 class _Pending:

@@ -1,7 +1,8 @@
 """The event log of a run: takes turns from the nodes, and writes them on a thread of its own.
 
 A log holds turns from the first one on without a gap, for a replay begins there. So it ends where it can't go on: when it has its bytes,
-when its writer is further behind than its queue is long, or when the file can't be written. What comes after that is counted, not kept.
+or when its writer is further behind than its queue is long. What comes after that is counted, not kept. While the file can't be written, as
+on a full disk, the turns wait in the queue.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from policyserver.monitoring.trouble import Trouble
 from policyserver.pipelines.replay.columns import ActionType
 from policyserver.pipelines.replay.event_file import EndWord, EventFile
 from policyserver.pipelines.replay.turn import Turn
@@ -65,6 +67,9 @@ class TurnLog:
         """Turns in the file."""
         self.unrecorded = 0
         """Turns that came when the log had ended."""
+        self._half_written: Sequence[Turn] = ()
+        """Turns of which the file may have a part, because it could not be written."""
+        self._trouble = Trouble(logger, f"{folder}: the event log")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turn-log", daemon=True)
         self._thread.start()
@@ -101,30 +106,44 @@ class TurnLog:
             self._flush()
             if self._word is not None:
                 break
+        if self._half_written:
+            self._end("failed", self._half_written)
         word = self._word or "end"
         if word != "end":
             logger.warning("%s: the event log ends here (%s), after %d turns; a replay gets no further", self._path, word, self.recorded)
             self._on_end()
         try:
-            self._file.close(None if word == "failed" else word)
+            self._file.close(None if word == "failed" or self._half_written else word)
         except OSError:
             logger.exception("%s: the event log has no end", self._path)
 
     def _flush(self) -> None:
         """Write what waits; what finds no room is counted."""
-        with self._lock:
-            turns, self._waiting = self._waiting, []
-            self._rows_waiting = 0
+        turns = self._half_written
         try:
+            if turns:
+                self._file.go_on()
+                self._note_written(turns)
+            with self._lock:
+                turns, self._waiting = self._waiting, []
+                self._rows_waiting = 0
             if turns and not self._file.write(turns):
                 self._end("full", turns)
                 return
+            self._note_written(turns)
+        except OSError as error:
+            self._half_written = turns
+            self._trouble.occurred(type(error).__name__, f"can't be written, trying again; turns wait meanwhile: {error}")
         except Exception:
             logger.exception("%s: the event log can't be written", self._path)
+            self._half_written = ()
             self._end("failed", turns)
-            return
+
+    def _note_written(self, turns: Sequence[Turn]) -> None:
+        self._half_written = ()
         with self._lock:
             self.recorded += len(turns)
+        self._trouble.is_over("is written again")
 
     def _end(self, word: EndWord | Literal["failed"], unrecorded: Sequence[Turn] = ()) -> None:
         with self._lock:

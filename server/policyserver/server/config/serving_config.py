@@ -73,7 +73,8 @@ class EpisodesConfig(Config):
     episode_idle_timeout_s: Annotated[float, Gt(0)] = 60.0
     """Seconds after the loss of a client's stream until its episodes end as truncated. A connected client may wait as long as it likes."""
     unary_idle_timeout_s: Annotated[float, Gt(0)] = 900.0
-    """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated."""
+    """Seconds without a call until the episode of a unary caller, who has no stream, ends as truncated. They count from the end of the
+    newest call; while one waits, for the learner too, the episode never ends so."""
     finished_remembered: Annotated[int, Ge(0)] = 100_000
     """Finished episode ids remembered, so that a late call is answered "finished" rather than "unknown"."""
     max_waiting_info_bytes: Annotated[int, Ge(0)] = 64 * 2**20

@@ -70,6 +70,8 @@ _STOP_TIMEOUT_S = 6.0
 """Longest orderly end of the actors and of Ray; after it they are killed."""
 _SINK_CLOSE_S = 2.0
 """Longest end of recording; what InfluxDB has not taken by then waits on disk for the next daemon."""
+_SINK_UNDER_WAY_S = 7.0
+"""Time reckoned for what recording has under way then: a request to InfluxDB takes 5 s at most, unless that is set otherwise."""
 _LOOK_S = 10.0
 """Longest time that an update waits for the guard on the return, which looks while the update runs and goes back in a second at most."""
 _SAVE_S = 10.0
@@ -384,7 +386,7 @@ def _restoring_signal_handlers() -> Iterator[None]:
 
 def _longest_stop_s(config: ServerConfig) -> float:
     """Return how long an orderly stop may take: draining, the checkpoint, the sink, the actors, Ray."""
-    return config.learner.drain_timeout_s + _SAVE_S + _SINK_CLOSE_S + 2 * _STOP_TIMEOUT_S
+    return config.learner.drain_timeout_s + _SAVE_S + _SINK_CLOSE_S + _SINK_UNDER_WAY_S + 2 * _STOP_TIMEOUT_S
 
 
 def _share_the_machine(config: ServerConfig) -> None:

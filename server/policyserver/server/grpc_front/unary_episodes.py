@@ -7,7 +7,8 @@ import copy
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,16 @@ _ENDED_REMEMBERED = 1024  # episodes whose end a caller who missed the answer ma
 class _UnaryEpisode(CallerEpisode[bool]):
     """What the server keeps for one unary caller. Only whether a row is in flight matters: the core knows its content."""
 
-    __slots__ = ("answered_reward", "calls", "client", "has_ended", "used_s", "wanted")
+    __slots__ = ("answered_reward", "calls", "client", "has_ended", "under_way", "used_s", "wanted")
 
     def __init__(self, client: ServedClient, training_enabled: bool, wanted: PolicyWanted, now_s: float) -> None:
         super().__init__(training_enabled)
         self.wanted = wanted
         self.client = client
         self.used_s = now_s
+        """When its newest call began or, if that was later, the newest one that is over ended."""
+        self.under_way = 0
+        """Calls of a step whose callers wait, also for the learner: the episode is in use all the while."""
         self.calls = 0
         """Calls of the row in flight that the core has not answered: a caller may repeat one before its answer is there."""
         self.answered_reward = 0.0
@@ -81,7 +85,9 @@ class UnaryEpisodes:
         known = self._episodes.get(key)
         if known is not None and (known.sequence > 0 or (known.training_enabled, known.wanted) != (not request.training_disabled, wanted)):
             raise EpisodeDuplicateError(f"Episode {episode_id} is already started")
-        if known is None:
+        if known is not None:
+            self._note_used(key, known)
+        else:
             name = _client_name(request.client_id)
             if finished := self._core.finished_episode(name, episode_id):
                 raise finished
@@ -136,8 +142,11 @@ class UnaryEpisodes:
         return pb.EndEpisodeResponse()
 
     async def _step(self, request: Any, kind: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
+        with self._in_use(request) as episode:
+            return await self._step_of(episode, request, kind, action)
+
+    async def _step_of(self, episode: _UnaryEpisode, request: Any, kind: StepFlag, action: Sequence[tensor_pb2.Tensor]) -> Replies:
         try:
-            episode = self._ended.get((request.client_id, request.episode_id)) or self._episode(request)
             observation = wire.decode_tensors(request.observation, self._limits.observation_leaves, "observation")
             given = wire.decode_tensors(action, self._limits.action_leaves if kind & StepFlag.ACTION_GIVEN else 0, "action")
             number = self._number(request, episode, kind)
@@ -162,6 +171,23 @@ class UnaryEpisodes:
             raise _for_caller(error, request.episode_id, number)
         self._settle(episode, number, int(replies.handles[0]), is_answered=True)
         return replies
+
+    @contextmanager
+    def _in_use(self, request: Any) -> Iterator[_UnaryEpisode]:
+        """Look the episode of a step's call up, which does not become idle before the call is over."""
+        key = request.client_id, request.episode_id
+        try:
+            episode = self._ended.get(key) or self._episode(request)
+        except PolicyServerError:
+            self._core.statistics.rows_refused += 1
+            raise
+        episode.under_way += 1
+        try:
+            yield episode
+        finally:
+            episode.under_way -= 1
+            if self._episodes.get(key) is episode:
+                self._note_used(key, episode)
 
     def _number(self, request: Any, episode: _UnaryEpisode, kind: StepFlag) -> int:
         """Return the number of a call's row: the caller's, or the next one.
@@ -223,20 +249,24 @@ class UnaryEpisodes:
             episode.recorded(handle)
 
     def _episode(self, request: Any) -> _UnaryEpisode:
-        episode = self._episodes.get((request.client_id, request.episode_id))
+        key = request.client_id, request.episode_id
+        episode = self._episodes.get(key)
         if episode is None:
             finished = self._core.finished_episode(_client_name(request.client_id), request.episode_id)
             raise finished or EpisodeUnknownError(f"Episode {request.episode_id} not found.", field="episode_id")
-        episode.used_s = asyncio.get_running_loop().time()
-        self._episodes.move_to_end((request.client_id, request.episode_id))
+        self._note_used(key, episode)
         return episode
+
+    def _note_used(self, key: tuple[str, str], episode: _UnaryEpisode) -> None:
+        episode.used_s = asyncio.get_running_loop().time()
+        self._episodes.move_to_end(key)
 
     def _count_announced(self, client: ServedClient, change: int) -> None:
         client.announced += change
         self._announced += change
 
     def _watch_idle(self) -> None:
-        """End what was not used for too long, and look again when the next may be due."""
+        """End what was not used for too long and has no call under way, and look again when the next may be due."""
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._episodes:
@@ -245,8 +275,11 @@ class UnaryEpisodes:
             if due_s > loop.time():
                 self._timer = loop.call_at(due_s, self._watch_idle)
                 return
-            del self._episodes[key]
-            self._reap(key[1], episode)
+            if episode.under_way:  # a call that waits for the learner may take longer than callers may be silent
+                self._note_used(key, episode)
+            else:
+                del self._episodes[key]
+                self._reap(key[1], episode)
 
     def _reap(self, episode_id: str, episode: _UnaryEpisode) -> None:
         if episode.sequence == 0:
