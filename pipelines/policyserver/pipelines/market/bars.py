@@ -71,6 +71,9 @@ class BarRows:
     """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
     asks: npt.NDArray[np.bool_] | None = None
     """Of which rows the policy is asked at the close, bool (m,); none: of all."""
+    covers: IntArray | None = None
+    """How many bars of its row each symbol's own covers, this one the last of them, int64 (m, K): an order that was given within them is
+    not filled here; none: 1 each."""
 
     @classmethod
     def of(cls, time_ns: IntArray, *columns: FloatArray) -> BarRows:

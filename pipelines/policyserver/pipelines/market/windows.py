@@ -168,6 +168,26 @@ def usual_interval(time_ns: IntArray) -> int:
     return int(values[np.argmax(counts)])
 
 
+def begins_of(time_ns: IntArray, *, counted: bool = False) -> IntArray:
+    """Return when bars began, nanoseconds, int64 (n,): the usual interval before their end, but not before the one before was over.
+
+    Where less than half of the steps are the usual one, and of bars that are `counted`, nothing but the end of the one before tells that a
+    bar had not begun: bars of trades, for example.
+
+    Args:
+        time_ns: Ends of the bars, increasing.
+        counted: Whether a number of bars or trades makes one.
+    """
+    if not len(time_ns):
+        return time_ns.copy()
+    steps, interval_ns = np.diff(time_ns), usual_interval(time_ns)
+    before = np.append(time_ns[0] - interval_ns, time_ns[:-1])
+    if counted or int((steps == interval_ns).sum()) * 2 < len(steps):
+        return before
+    begins: IntArray = np.maximum(before, time_ns - interval_ns)
+    return begins
+
+
 def has_usual_interval(time_ns: IntArray) -> bool:
     """Tell whether at least a tenth of the bars follow each other in the usual interval; bars of trades, for example, have none."""
     steps = np.diff(time_ns)

@@ -122,7 +122,9 @@ class RecordedSource:
         times = line.time_ns[first:stop]
         present = None if line.present is None else line.present[first:stop]
         asks = asked(times, present, warmup, config.decide, config.deadline_ns, config.skip_frame)
-        bars = EpisodeBars(times, line.columns[first:stop], warmup, {"first_row": float(first)}, asks, present)
+        covers = None if line.covers is None else line.covers[first:stop]
+        stale_bars = None if line.stale_bars is None else line.stale_bars[first + warmup - 1]
+        bars = EpisodeBars(times, line.columns[first:stop], warmup, {"first_row": float(first)}, asks, present, covers, stale_bars)
         histories = {symbol: self._histories[symbol, fold] for symbol in line.symbols}
         own_rows = None if line.own_rows is None else line.own_rows[first:stop]
         return Episode(line.symbols, number, bars, histories, first, own_rows, self._spans[fold])
@@ -197,12 +199,13 @@ class RecordedSource:
 def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
     """Read all symbols; `least` are the bars of warm-up and those played that each has at least, none: as many as there are."""
     catalog, recorded = Catalog(config, None if change is None else change.rows), {}
+    counted = config.resample is not None and config.resample.counts_bars
     for symbol in catalog.symbols:
         recording = catalog.load(symbol)
         if least is not None and len(recording.bars) < sum(least):
             wanted = f"warmup_bars + bars_per_episode = {least[0]} + {least[1]} bars"
             raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(recording.bars)}: set fewer of either")
-        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns)
+        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns, counted=counted)
     return recorded
 
 

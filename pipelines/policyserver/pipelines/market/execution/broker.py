@@ -6,6 +6,7 @@
 
 A bar's phases are its open, what lies within it, and its close. In each, the live orders of a row are looked at once, the oldest first; an
 order is matched at most once in a bar. Within a bar nothing tells whether its high or its low came first, so age alone orders the fills.
+Where symbols have bars of different lengths, a bar may have begun before an order was given: the order waits for the bar after it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.margin_calls import MarginCalls
-from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.matching import PHASES, matches, orders_that_see
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
@@ -37,6 +38,7 @@ from policyserver.pipelines.market.execution.order_table import (
     MATCHED,
     NUMBER,
     SYMBOL,
+    WAITED,
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments
@@ -250,10 +252,11 @@ class SimulatedBroker:
         self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
-        if self._next_open.waits and present is None and rows is ALL:
+        is_plain = present is None and bar.covers is None
+        if self._next_open.waits and is_plain and rows is ALL:
             self._next_open.fill()
         elif self.table.longest and np.count_nonzero(self.table.count[rows]):
-            if present is None and self._only_at_open:
+            if is_plain and self._only_at_open:
                 self._play_market_orders(numbers, bar)
             else:
                 self._play_orders(numbers, bar, present)
@@ -283,14 +286,27 @@ class SimulatedBroker:
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
         rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
         table.orders[rows, :n_slots, MATCHED] = 0.0
+        sees = self._orders_that_see(rows, n_slots, bar, present)
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
-                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase))
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, sees, phase))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
-        self._age(numbers, present)
+        self._age(numbers, sees)
         self._only_at_open = not table.longest
+
+    def _orders_that_see(
+        self, rows: Rows, n_slots: int, bar: BarRows, present: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which orders of rows their bars are for, bool (m, slots); none: all."""
+        if present is None and bar.covers is None:
+            return None
+        orders = self._table.orders
+        if bar.covers is not None:
+            orders[rows, :n_slots, WAITED] += 1.0
+            present = np.ones(bar.covers.shape, dtype=np.bool_) if present is None else present
+        return orders_that_see(orders[rows, :n_slots], present, bar.covers)
 
     def _fill_matched(self, numbers: IntArray, matched: npt.NDArray[np.bool_], reference: FloatArray) -> None:
         """Fill the orders that are matched, (m, slots): the oldest of all rows together, for the next one sees what it leaves."""
@@ -304,17 +320,13 @@ class SimulatedBroker:
                 first, slot, places, slots = places[is_first], slots[is_first], places[~is_first], slots[~is_first]
             self._filling.fill(first, numbers.take(first), slot, reference[first, slot])
 
-    def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
-        """Let orders that have seen their bars expire, and forget those that are over."""
+    def _age(self, numbers: IntArray, sees: npt.NDArray[np.bool_] | None) -> None:
+        """Let orders that have seen their bars expire, and forget those that are over; `sees`: those that a bar was for, none: all."""
         table, n_slots = self.table, self.table.longest
         rows = ALL if len(numbers) == len(self._all_rows) else numbers
         orders = table.orders[rows, :n_slots]
         live = orders[:, :, LIVE] > 0
-        if present is not None:
-            seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
-            bars_left = orders[:, :, BARS_LEFT] - seen
-        else:
-            bars_left = orders[:, :, BARS_LEFT] - 1.0
+        bars_left = orders[:, :, BARS_LEFT] - (1.0 if sees is None else sees)
         table.orders[rows, :n_slots, BARS_LEFT] = bars_left
         over = live & (bars_left <= 0)
         if np.count_nonzero(over):
