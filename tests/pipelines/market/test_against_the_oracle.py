@@ -96,7 +96,7 @@ def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(8, 12))
+@pytest.mark.parametrize("seed", range(8, 14, 2))
 def test_the_core_keeps_the_oracles_books_where_bars_cover_several_of_others(seed: int) -> None:
     play(seed, steps=25, longest=4)
 
@@ -135,7 +135,7 @@ def test_the_core_keeps_the_oracles_books_over_a_million_steps(first_seed: int) 
 def play(seed: int, steps: int, *, usual: bool = False, longest: int = 1) -> int:
     """Play random orders on both; return the number of row steps. In the `usual` market, and for odd seeds, each symbol has each bar.
 
-    A bar covers up to `longest` steps.
+    A bar covers up to `longest` steps, and so many less one may lie in one that isn't over.
     """
     rng = np.random.default_rng(seed)
     market = usual_market(rng) if usual else random_market(rng)
@@ -150,7 +150,7 @@ def play(seed: int, steps: int, *, usual: bool = False, longest: int = 1) -> int
         present = rng.random((ROWS, k)) < (1.0 if usual or seed % 2 else 0.9)
         present[~present.any(axis=1), 0] = True
         bar = random_bar(rng, accounts.price, ticks)
-        covers = rng.integers(1, longest + 1, (ROWS, k)) if longest > 1 else np.ones((ROWS, k), dtype=np.int64)
+        covers = rng.integers(1, longest + 1, (ROWS, k)) - ~present if longest > 1 else np.ones((ROWS, k), dtype=np.int64)
         bar = replace(bar, covers=covers if longest > 1 else None)
         broker.fill(ALL, bar, None if usual or seed % 2 else present)
         accounts.value(ALL)
@@ -158,13 +158,8 @@ def play(seed: int, steps: int, *, usual: bool = False, longest: int = 1) -> int
         broker.call_margins(ALL)
         fills = broker.take_fills()
         for row, oracle in enumerate(oracles):
-            columns = [
-                Bar(*(float(getattr(bar, f)[row, i]) for f in ("open", "high", "low", "close", "volume")), int(covers[row, i]))
-                if present[row, i]
-                else None
-                for i in range(k)
-            ]
-            turn = oracle.step(columns)
+            columns = [Bar(*bar.columns[row, i].tolist(), steps=int(covers[row, i])) if present[row, i] else None for i in range(k)]
+            turn = oracle.step(columns, covers[row].tolist() if longest > 1 else None)
             mine = np.flatnonzero(fills.rows == row)  # not pytest.approx below: it would take a third of the time
             assert fills.number[mine].tolist() == [fill.order for fill in turn.fills]
             for place, fill in zip(mine, turn.fills, strict=True):

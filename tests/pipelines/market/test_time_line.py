@@ -58,9 +58,9 @@ def test_a_bar_covers_the_bars_of_the_line_that_lie_in_it_and_how_old_a_price_is
         for row, now in enumerate(line.time_ns.tolist()):
             last = row if line.present[row, place] else last
             assert line.stale_bars[row, place] == row - last
-            begin = begins[one.bars.time_ns.tolist().index(now)] if line.present[row, place] else now
-            covered = sum(begin < time <= now for time in line.time_ns.tolist()) if line.present[row, place] else 1
-            assert (1 if line.covers is None else line.covers[row, place]) == covered
+            begin = next(begin for begin, end in zip(begins, one.bars.time_ns.tolist(), strict=True) if end >= now)
+            covered = sum(begin < time <= now for time in line.time_ns.tolist())
+            assert (int(line.present[row, place]) if line.covers is None else line.covers[row, place]) == covered
 
 
 def test_bars_begin_their_length_before_their_end_or_where_the_bar_before_ended() -> None:

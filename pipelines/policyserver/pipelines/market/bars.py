@@ -73,7 +73,7 @@ class BarRows:
     """Of which rows the policy is asked at the close, bool (m,); none: of all."""
     covers: IntArray | None = None
     """How many bars of its row each symbol's own covers, this one the last of them, int64 (m, K): an order that was given within them is
-    not filled here; none: 1 each."""
+    not filled here. Of a symbol without a bar how many lie in its bar that isn't over, 0: it has not begun. None: no bar covers two."""
 
     @classmethod
     def of(cls, time_ns: IntArray, *columns: FloatArray) -> BarRows:

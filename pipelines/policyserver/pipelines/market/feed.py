@@ -36,7 +36,7 @@ class EpisodeBars:
     present: npt.NDArray[np.bool_] | None = None
     """Which symbols have a bar, bool (t, K); the others have the last prices again, without volume; none: all have."""
     covers: IntArray | None = None
-    """How many of these bars each symbol's own covers, int64 (t, K); see `BarRows`; none: 1 each."""
+    """How many of these bars each symbol's own covers, int64 (t, K); see `BarRows`."""
     stale_bars: IntArray | None = None
     """How many bars before that of the first action each symbol had its newest, int64 (K,); none: it has one there."""
 
@@ -114,22 +114,22 @@ class BarFeed:
         end = begin + len(bars)
         self._bars[begin:end] = bars
         self._times[begin:end] = episode.time_ns[first : first + _CHUNK_BARS]
-        self._present = _put(self._present, self._bars.shape[:2], begin, episode.present, first)
-        self._asks = _put(self._asks, self._bars.shape[:1], begin, episode.asks, first)
-        self._covers = _put(self._covers, self._bars.shape[:2], begin, episode.covers, first)
+        self._present = _put(self._present, self._bars.shape[:2], begin, episode.present, first, True)
+        self._asks = _put(self._asks, self._bars.shape[:1], begin, episode.asks, first, True)
+        self._covers = _put(self._covers, self._bars.shape[:2], begin, episode.covers, first, 0)
         self._copied[row] = first + len(bars)
         self._place[row], self._chunk_end[row] = begin, end
         self._calls_left = 0
 
 
 def _put(
-    chunks: npt.NDArray[_Kind] | None, shape: tuple[int, ...], begin: int, values: npt.NDArray[_Kind] | None, first: int
+    chunks: npt.NDArray[_Kind] | None, shape: tuple[int, ...], begin: int, values: npt.NDArray[_Kind] | None, first: int, usual: int
 ) -> npt.NDArray[_Kind] | None:
-    """Copy a chunk of an episode's flags or counts; there are chunks once an episode has some, and all are 1 where one has none."""
+    """Copy a chunk of an episode's flags or counts; there are chunks once an episode has some, and all are usual where one has none."""
     if values is not None:
-        chunks = np.ones(shape, dtype=values.dtype) if chunks is None else chunks
+        chunks = np.full(shape, usual, dtype=values.dtype) if chunks is None else chunks
         part = values[first : first + _CHUNK_BARS]
         chunks[begin : begin + len(part)] = part
     elif chunks is not None:
-        chunks[begin : begin + _CHUNK_BARS] = 1
+        chunks[begin : begin + _CHUNK_BARS] = usual
     return chunks

@@ -50,8 +50,8 @@ class TimeLine:
     interval_ns: int
     """Usual length of a bar, the shortest of all symbols."""
     covers: IntArray | None = None
-    """How many bars of the line each symbol's own covers, this one the last of them, int64 (t, K): no order that was given within them is
-    filled in it; none: 1 each, so that no bar begins before an order that it may fill."""
+    """How many bars of the line each symbol's own covers, this one the last of them, int64 (t, K), and of a symbol without a bar how many
+    lie in its bar that isn't over; see `BarRows`. None: no bar covers two, so that none begins before an order that it may fill."""
     stale_bars: IntArray | None = None
     """How many bars of the line ago each symbol had its newest, int64 (t, K); none: all have."""
 
@@ -80,8 +80,12 @@ class TimeLine:
         if present.all():
             return cls(symbols, times, columns, None, own, interval_ns)
         rows = np.arange(len(times))[:, None]
-        begins = np.stack([begins_of(one.bars.time_ns, counted=one.counted)[own[:, place]] for place, one in enumerate(each)], axis=1)
-        covers = np.where(present, rows + 1 - np.searchsorted(times, begins, side="right"), 1).astype(np.int64)
+        covers = np.empty(present.shape, dtype=np.int64)
+        for place, one in enumerate(each):
+            # The bar that ends here, or else the next one: the last bar of the line is before the last of any symbol, or is it.
+            bar = np.minimum(own[:, place] + ~present[:, place], len(one.bars) - 1)
+            begins = begins_of(one.bars.time_ns, counted=one.counted)[bar]
+            covers[:, place] = np.maximum(rows[:, 0] + 1 - np.searchsorted(times, begins, side="right"), 0)
         stale_bars = rows - np.maximum.accumulate(np.where(present, rows, 0), axis=0)
         return cls(symbols, times, columns, present, own, interval_ns, covers if (covers > 1).any() else None, stale_bars)
 

@@ -61,9 +61,13 @@ def play(block: EpisodeBlock, feed: BarFeed) -> tuple[str, Fills]:
     return str(np.datetime64(int(block.view.bar.time_ns[0]), "ns"))[11:16], fills
 
 
+def order(symbol: int, kind: OrderKind, quantity: float, price: float, good_for: int) -> OrderRequests:
+    symbols, kinds, lengths = (np.array([value]) for value in (symbol, int(kind), good_for))
+    return OrderRequests(ONE, symbols, kinds, np.array([quantity]), np.array([price]), lengths)
+
+
 def give(block: EpisodeBlock, kind: OrderKind, quantity: float, price: float = 0.0, good_for: int = GOOD_TILL_CANCELLED) -> None:
-    asked = (np.array([value]) for value in (quantity, price))
-    assert block.submit(OrderRequests(ONE, np.array([1]), np.array([int(kind)]), *asked, np.array([good_for]))).all()
+    assert block.submit(order(1, kind, quantity, price, good_for)).all()
 
 
 # What a bar of B opens at is its number from 101: 102 at 00:30, 103 at 01:00, 104 at 01:30.
@@ -100,6 +104,22 @@ def test_an_order_of_before_the_bar_fills_in_it_and_one_that_is_good_for_a_bar_i
     assert times == {"01:30": [103.0], "02:00": [104.0]}
 
 
+def test_an_order_whose_bar_has_begun_can_not_be_taken_back_by_what_is_known_since(folder: Path) -> None:
+    """Else the first prices of B's bar could be had or left, as A moved meanwhile."""
+    block, feed = begun(source_of(folder))
+    give(block, OrderKind.MARKET, BUY)  # at 01:00, as B's bar begins
+    play(block, feed)
+    give(block, OrderKind.MARKET, BUY)  # within it
+    first, second = np.array([0]), np.array([1])
+    assert not block.broker.cancel(ONE, first)
+    block.broker.cancel_all(ONE)
+    assert not block.broker.cancel(ONE, second), "the other is gone"
+    times = {time: fills.reference_price.tolist() for _ in range(5) for time, fills in [play(block, feed)] if len(fills.rows)}
+    assert times == {"01:30": [103.0]}
+    give(block, OrderKind.MARKET, BUY)
+    assert block.broker.cancel(ONE, np.array([2])), "at the end of a bar, the next has not begun"
+
+
 def test_a_margin_call_closes_at_no_price_of_before_it(folder: Path) -> None:
     """B is short beyond what the account carries as soon as A falls; the call comes within a bar of B."""
     rows = (folder / "A.csv").read_text(encoding="utf-8").splitlines()
@@ -115,8 +135,7 @@ def test_a_margin_call_closes_at_no_price_of_before_it(folder: Path) -> None:
     begin_episodes(block, feed, ONE, source.episodes([0]))
     units = 9_000 / block.view.accounts.price[0]
     for symbol, quantity in ((0, units[0]), (1, -units[1])):
-        asked = (np.array([value]) for value in (symbol, 0, quantity, 0.0, GOOD_TILL_CANCELLED))
-        assert block.submit(OrderRequests(ONE, *asked)).all()
+        assert block.submit(order(symbol, OrderKind.MARKET, quantity, 0.0, GOOD_TILL_CANCELLED)).all()
     times = []
     while not block.view.accounts.called[0]:
         times.append(play(block, feed)[0])

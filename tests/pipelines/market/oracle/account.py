@@ -39,6 +39,8 @@ class Account:
         self.call = False
         self.marked_equity = rules.initial_cash
         self.n_steps = 0
+        self.begun = [0] * len(instruments)
+        """Steps that lie in an instrument's bar that isn't over."""
         self.orders: list[Order] = []
         """Every order there was; an order's number is its place."""
         self._working: list[Order] = []
@@ -86,19 +88,22 @@ class Account:
 
     def cancel(self, number: int) -> bool:
         order = self.orders[number]
-        if not order.is_live or order.forced:
+        if not order.is_live or order.forced or self._is_in_bar(order):
             return False
         order.become(State.CANCELLED, Reason.TRADER)
         return True
 
     def replace(self, number: int, quantity: float, price: float | None = None, good_for: int | None = None) -> Order | None:
         old = self.orders[number]
-        if not old.is_live or old.forced:
+        if not old.is_live or old.forced or self._is_in_bar(old):
             return None
         new = self._submit(old.instrument, old.kind, quantity, price, good_for, instead_of=old)
         if new.is_live:
             old.become(State.CANCELLED, Reason.REPLACED)
         return new
+
+    def _is_in_bar(self, order: Order) -> bool:
+        return 0 < self.begun[order.instrument] <= self.n_steps - order.given
 
     def _submit(
         self, instrument: int, kind: Kind, quantity: float, price: float | None, good_for: int | None, instead_of: Order | None
@@ -166,11 +171,12 @@ class Account:
 
     # Section 5: a step
 
-    def step(self, bars: Sequence[Bar | None]) -> Step:
+    def step(self, bars: Sequence[Bar | None], begun: Sequence[int] | None = None) -> Step:
         if len(bars) != len(self.instruments) or all(bar is None for bar in bars):
             raise ValueError(f"bars: expected one or None for each of {len(self.instruments)} instruments, received {bars}")
         present = {k: bar for k, bar in enumerate(bars) if bar is not None}
         self.n_steps += 1
+        self.begun = [0 if bar is not None or begun is None else begun[k] for k, bar in enumerate(bars)]
         matching = _Matching(self, present)
         for k, bar in present.items():
             self.price[k] = bar.open
