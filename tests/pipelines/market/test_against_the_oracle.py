@@ -158,7 +158,8 @@ def play(seed: int, steps: int, *, usual: bool = False, longest: int = 1) -> int
         broker.call_margins(ALL)
         fills = broker.take_fills()
         for row, oracle in enumerate(oracles):
-            columns = [Bar(*bar.columns[row, i].tolist(), steps=int(covers[row, i])) if present[row, i] else None for i in range(k)]
+            prices_of = bar.columns[row].tolist()
+            columns = [replace(Bar(*prices_of[i]), steps=int(covers[row, i])) if present[row, i] else None for i in range(k)]
             turn = oracle.step(columns, covers[row].tolist() if longest > 1 else None)
             mine = np.flatnonzero(fills.rows == row)  # not pytest.approx below: it would take a third of the time
             assert fills.number[mine].tolist() == [fill.order for fill in turn.fills]

@@ -45,16 +45,17 @@ def test_at_each_time_every_symbol_has_its_newest_bar_or_its_last_close(times: l
 
 @pytest.mark.long
 @given(st.lists(minutes, min_size=2, max_size=4), st.booleans())
-def test_a_bar_covers_the_bars_of_the_line_that_lie_in_it_and_how_old_a_price_is_counts_them(times: list[set[int]], counted: bool) -> None:
+def test_a_bar_covers_what_lies_in_it_and_a_price_is_as_old_as_there_were_bars(times: list[set[int]], until_the_last: bool) -> None:
     recorded = {f"S{place}": symbol_of(sorted(each), place) for place, each in enumerate(times)}
-    recorded = {name: replace(each, counted=counted) for name, each in recorded.items()}
+    if until_the_last:
+        recorded = {name: replace(each, begins_ns=np.append(-1, each.bars.time_ns[:-1])) for name, each in recorded.items()}
     line = TimeLine.of(tuple(recorded), recorded)
     if line.present is None:
         assert line.covers is line.stale_bars is None
         return
     assert line.stale_bars is not None
     for place, one in enumerate(recorded.values()):
-        begins, last = begins_of(one.bars.time_ns, counted=counted).tolist(), 0
+        begins, last = one.begins_ns.tolist(), 0
         for row, now in enumerate(line.time_ns.tolist()):
             last = row if line.present[row, place] else last
             assert line.stale_bars[row, place] == row - last
@@ -64,11 +65,12 @@ def test_a_bar_covers_the_bars_of_the_line_that_lie_in_it_and_how_old_a_price_is
 
 
 def test_bars_begin_their_length_before_their_end_or_where_the_bar_before_ended() -> None:
-    ends = np.array([10, 20, 30, 70, 80, 85, 95], dtype=np.int64)
-    assert begins_of(ends).tolist() == [0, 10, 20, 60, 70, 80, 85]
-    assert begins_of(ends, counted=True).tolist() == [0, 10, 20, 30, 70, 80, 85]
+    ends = np.array([10, 20, 30, 70, 80, 90, 95, 105], dtype=np.int64)
+    assert begins_of(ends).tolist() == [0, 10, 20, 60, 70, 80, 90, 95]
     of_trades = np.array([10, 11, 17, 18, 40, 52, 80], dtype=np.int64)
     assert begins_of(of_trades).tolist() == [9, 10, 11, 17, 18, 40, 52]
+    of_four_hours = np.array([240, 390, 1680, 1830, 3120, 3270], dtype=np.int64)  # of a day of six and a half
+    assert begins_of(of_four_hours).tolist() == [90, 240, 390, 1680, 1830, 3120]
 
 
 def test_nothing_is_to_be_waited_for_where_no_bar_lies_in_anothers() -> None:

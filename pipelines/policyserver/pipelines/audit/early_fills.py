@@ -20,7 +20,6 @@ from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import Fills
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.vector_env import begin_episodes
-from policyserver.pipelines.market.windows import begins_of
 from policyserver.pipelines.prices import PriceSource
 
 
@@ -35,7 +34,6 @@ def early_fills(config: PipelineConfig, source: PriceSource, numbers: Sequence[i
     begin_episodes(block, feed, np.arange(len(episodes)), episodes)
     space = rules.actions.space(source.slots)
     actions = [random_actions(space, actions_rng(config.episodes_seed, episode), episode.bars.n_steps) for episode in episodes]
-    begins = _Begins(config)
     given: list[list[int]] = [[] for _ in episodes]
     """Of each row, by number of an order, the bar at whose close it was given."""
     going = asked = np.arange(len(episodes))
@@ -45,7 +43,7 @@ def early_fills(config: PipelineConfig, source: PriceSource, numbers: Sequence[i
             block.act(asked, np.stack([actions[row][step] for row in asked.tolist()]))
         _note(given, block.view.accounts.orders, step)
         bar = feed.next(going)
-        yield from _early(block.fill(going, bar), episodes, given, step + 1, begins)
+        yield from _early(block.fill(going, bar), episodes, given, step + 1)
         ends = block.mark(going).ends
         _note(given, block.view.accounts.orders, step + 1)  # of a margin call
         goes_on = ends == GOES_ON
@@ -54,34 +52,20 @@ def early_fills(config: PipelineConfig, source: PriceSource, numbers: Sequence[i
         step += 1
 
 
-class _Begins:
-    """When the bars of each symbol began."""
-
-    def __init__(self, config: PipelineConfig) -> None:
-        recorded = config.prices.recorded
-        self._counted = recorded is not None and recorded.resample is not None and recorded.resample.counts_bars
-        self._of: dict[str, IntArray] = {}
-
-    def of(self, episode: Episode, symbol: int) -> IntArray:
-        """Return the beginnings of all bars of an episode's symbol, int64 (n,)."""
-        name = episode.symbols[symbol]
-        if name not in self._of:
-            self._of[name] = begins_of(episode.histories[name].bars.time_ns, counted=self._counted)
-        return self._of[name]
-
-
 def _note(given: list[list[int]], counts: IntArray, bar: int) -> None:
     for numbers, count in zip(given, counts.tolist(), strict=True):
         numbers.extend([bar] * (count - len(numbers)))
 
 
-def _early(fills: Fills, episodes: Sequence[Episode], given: list[list[int]], bar: int, begins: _Begins) -> Iterator[PartAtFault]:
+def _early(fills: Fills, episodes: Sequence[Episode], given: list[list[int]], bar: int) -> Iterator[PartAtFault]:
     for row, symbol, number in zip(fills.rows.tolist(), fills.symbol.tolist(), fills.number.tolist(), strict=True):
         episode = episodes[row]
         assert episode.own_rows is not None
         first = episode.bars.warmup_bars - 1
         given_ns = int(episode.bars.time_ns[first + given[row][number]])
-        begin_ns = int(begins.of(episode, symbol)[episode.own_rows[first + bar, symbol]])
+        name = episode.symbols[symbol]
+        begins_ns = episode.histories[name].begins_ns
+        begin_ns = given_ns if begins_ns is None else int(begins_ns[episode.own_rows[first + bar, symbol]])
         if begin_ns < given_ns:
-            problem = f"{episode.symbols[symbol]} in a bar that had begun when the order was given; its beginning and the order's time, s,"
+            problem = f"{name} in a bar that had begun when the order was given; its beginning and the order's time, s,"
             yield PartAtFault.at("fill", problem, episode.id, bar, (begin_ns / 1e9, given_ns / 1e9))

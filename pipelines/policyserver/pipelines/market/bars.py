@@ -57,6 +57,8 @@ class History:
     """Rows that episodes play, of a split: `start` inclusive, `stop` exclusive; none: all."""
     is_test: bool = False
     """Whether these are for testing."""
+    begins_ns: IntArray | None = None
+    """When each bar began, int64 nanoseconds since the Unix epoch, (n,); none: not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

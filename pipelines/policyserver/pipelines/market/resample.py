@@ -35,11 +35,6 @@ class ResampleConfig(Config):
             if length > DAY_NS and length % DAY_NS:
                 raise ValueError(f"unit: expected whole days beyond one day, received {self.unit!r}")
 
-    @property
-    def counts_bars(self) -> bool:
-        """Whether a number of bars makes one, whatever time they take."""
-        return _COUNT.fullmatch(self.unit) is not None
-
 
 def resample(bars: Bars, config: ResampleConfig, calendar: Calendar | None = None) -> Bars:
     """Return longer bars: first open, highest high, lowest low, last close, sum of the volumes; times without a bar make none.

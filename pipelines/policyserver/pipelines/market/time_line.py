@@ -21,15 +21,15 @@ class RecordedSymbol:
     """The bars."""
     columns: FloatArray
     """Open, high, low, close, volume and E further columns, float64 (n, 5 + E)."""
-    counted: bool = False
-    """Whether a number of bars makes each, whatever time they take."""
+    begins_ns: IntArray
+    """When each bar began, int64 nanoseconds since the Unix epoch, (n,)."""
 
     @classmethod
-    def of(cls, bars: Bars, extras: Mapping[str, FloatArray], names: Sequence[str], *, counted: bool = False) -> RecordedSymbol:
-        """Return the bars with the columns of these names."""
+    def of(cls, bars: Bars, extras: Mapping[str, FloatArray], names: Sequence[str], begins_ns: IntArray | None = None) -> RecordedSymbol:
+        """Return the bars with the columns of these names; `begins_ns`: when they began, none: as their ends say."""
         columns = np.stack([*(getattr(bars, field) for field in FIELDS), *(extras[name] for name in names)], axis=1)
         columns.flags.writeable = False  # windows of it are handed out
-        return cls(bars, columns, counted)
+        return cls(bars, columns, begins_of(bars.time_ns) if begins_ns is None else begins_ns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,8 +84,7 @@ class TimeLine:
         for place, one in enumerate(each):
             # The bar that ends here, or else the next one: the last bar of the line is before the last of any symbol, or is it.
             bar = np.minimum(own[:, place] + ~present[:, place], len(one.bars) - 1)
-            begins = begins_of(one.bars.time_ns, counted=one.counted)[bar]
-            covers[:, place] = np.maximum(rows[:, 0] + 1 - np.searchsorted(times, begins, side="right"), 0)
+            covers[:, place] = np.maximum(rows[:, 0] + 1 - np.searchsorted(times, one.begins_ns[bar], side="right"), 0)
         stale_bars = rows - np.maximum.accumulate(np.where(present, rows, 0), axis=0)
         return cls(symbols, times, columns, present, own, interval_ns, covers if (covers > 1).any() else None, stale_bars)
 

@@ -168,21 +168,18 @@ def usual_interval(time_ns: IntArray) -> int:
     return int(values[np.argmax(counts)])
 
 
-def begins_of(time_ns: IntArray, *, counted: bool = False) -> IntArray:
-    """Return when bars began, nanoseconds, int64 (n,): the usual interval before their end, but not before the one before was over.
+def begins_of(time_ns: IntArray) -> IntArray:
+    """Return when bars began of which the ends alone are known, nanoseconds, int64 (n,), none later than it did.
 
-    Where less than half of the steps are the usual one, and of bars that are `counted`, nothing but the end of the one before tells that a
-    bar had not begun: bars of trades, for example.
-
-    Args:
-        time_ns: Ends of the bars, increasing.
-        counted: Whether a number of bars or trades makes one.
+    It is the usual interval before their end, but not before the one before was over. Where less than two in three of the steps are the
+    usual one, nothing but the end of the one before tells that a bar had not begun: bars of trades, for example, or two bars a day of
+    different lengths.
     """
     if not len(time_ns):
         return time_ns.copy()
     steps, interval_ns = np.diff(time_ns), usual_interval(time_ns)
     before = np.append(time_ns[0] - interval_ns, time_ns[:-1])
-    if counted or int((steps == interval_ns).sum()) * 2 < len(steps):
+    if int((steps == interval_ns).sum()) * 3 < len(steps) * 2:
         return before
     begins: IntArray = np.maximum(before, time_ns - interval_ns)
     return begins

@@ -48,6 +48,7 @@ class RecordedSource:
         skips = config.windows.length or config.windows.without_windows == "skip"
         recorded = _read(config.recorded, change, None if skips else (warmup, config.bars_per_episode))
         self._bars = {symbol: each.bars for symbol, each in recorded.items()}
+        self._begins = {symbol: each.begins_ns for symbol, each in recorded.items()}
         self._lines = _lines(recorded, config.symbols_per_episode)
         purge = Reach(max(warmup, reach.window_bars), reach.label_bars).purge_bars
         if config.split is not None:
@@ -191,21 +192,20 @@ class RecordedSource:
         interval_ns = min(line.interval_ns for line in self._lines if symbol in line.symbols)
         most = WindowLength(self._warmup_bars, config.bars_per_episode, config.length_ns, interval_ns).most_bars
         if times is None or config.split is None:
-            return History(bars, most)
+            return History(bars, most, begins_ns=self._begins[symbol])
         (fold,) = split(bars.time_ns, [times], purge_bars)
-        return History(bars, most, fold.of(config.split.side), config.plays_test)
+        return History(bars, most, fold.of(config.split.side), config.plays_test, self._begins[symbol])
 
 
 def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
     """Read all symbols; `least` are the bars of warm-up and those played that each has at least, none: as many as there are."""
     catalog, recorded = Catalog(config, None if change is None else change.rows), {}
-    counted = config.resample is not None and config.resample.counts_bars
     for symbol in catalog.symbols:
         recording = catalog.load(symbol)
         if least is not None and len(recording.bars) < sum(least):
             wanted = f"warmup_bars + bars_per_episode = {least[0]} + {least[1]} bars"
             raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(recording.bars)}: set fewer of either")
-        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns, counted=counted)
+        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns, recording.begins_ns)
     return recorded
 
 

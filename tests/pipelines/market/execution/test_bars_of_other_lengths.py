@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.catalog import Catalog
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
@@ -32,12 +33,10 @@ def write_steps(path: Path, ends_s: np.ndarray) -> None:
     path.write_text("\n".join(["time,open,high,low,close,volume", *rows]) + "\n", encoding="utf-8")
 
 
-def source_of(folder: Path, resample: ResampleConfig | None = None, bars: int = 12) -> RecordedSource:
+def source_of(folder: Path, bars: int = 12) -> RecordedSource:
     """Episodes of A, bars of 10 minutes, and B, bars of half an hour; the first action of the first one is at 01:00."""
     windows = WindowsConfig(order="sequential")
-    prices = PricesConfig(
-        recorded=recorded(folder, resample=resample), symbols_per_episode=2, warmup_bars=4, bars_per_episode=bars, windows=windows
-    )
+    prices = PricesConfig(recorded=recorded(folder), symbols_per_episode=2, warmup_bars=4, bars_per_episode=bars, windows=windows)
     return RecordedSource(prices, 1, Reach(4))
 
 
@@ -144,21 +143,19 @@ def test_a_margin_call_closes_at_no_price_of_before_it(folder: Path) -> None:
     assert {time: prices for time, prices in closed.items() if prices} == {"02:30": [105.0]}
 
 
-def test_bars_of_a_number_of_bars_begin_where_the_one_before_ended(folder: Path) -> None:
-    """B's bars are of three of its own, one of them over the pause at noon: an order of the pause is not filled at a price of before it."""
+@pytest.mark.parametrize("unit", ["3bars", "25min", "session", "1d"])
+def test_longer_bars_begin_with_the_first_that_they_are_made_of(unit: str, folder: Path) -> None:
+    """Of a symbol with a pause: what is made of its bars has the opening of one from before the pause, or of the interval before."""
     (folder / "B.csv").unlink()
-    write_symbol(folder / "A.csv", minutes(2))
-    times = minutes(2, begin=0, end=1440)
+    write_symbol(folder / "A.csv", minutes(6))
+    times = minutes(6)
     pause = (times >= MONDAY_S + 3 * 3600 + 1200) & (times < MONDAY_S + 6 * 3600)
     write_steps(folder / "B.csv", times[~pause])
-    source = source_of(folder, ResampleConfig("3bars"))
-    line = source._lines[0]
-    place = line.symbols.index("B")
-    assert line.present is not None
-    assert line.covers is not None
-    own = np.flatnonzero(line.present[:, place])
-    assert (np.diff(own) == line.covers[own[1:], place]).all()
-    assert line.covers[:, place].max() > 4
+    catalog = Catalog(recorded(folder, calendar="weekdays", resample=ResampleConfig(unit)))
+    longer, every = catalog.load("B"), Catalog(recorded(folder)).load("B")
+    first = np.searchsorted(every.bars.open, longer.bars.open)  # each opens at a price of its own
+    assert (longer.begins_ns == every.begins_ns[first]).all()
+    assert (longer.begins_ns < longer.bars.time_ns).all()
 
 
 def test_the_first_observation_says_how_old_a_price_is(folder: Path) -> None:

@@ -123,6 +123,7 @@ def test_weeks_and_months_are_over_before_their_bars_whichever_day_their_date_is
     for dates in (first, last):
         recording = read(tmp_path, tuple(day.isoformat() for day in dates))
         assert (recording.bars.time_ns >= over).all()
+        assert (recording.begins_ns <= np.array([day.isoformat() for day in first], dtype="M8[ns]").astype(np.int64)).all()
 
 
 def test_a_parquet_files_dates_and_midnights_are_dates_too(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from policyserver.pipelines.market.files.checks import FileRows, check_rows, in_
 from policyserver.pipelines.market.files.dialect import EXTRAS, PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FaultPolicies, FileFaultError, FileReport, Findings
 from policyserver.pipelines.market.files.sequence import check_sequence
-from policyserver.pipelines.market.files.stamps import ends_of, interval_of, is_start, stamp_note
+from policyserver.pipelines.market.files.stamps import begins_of_stamps, ends_of, interval_of, is_start, stamp_note
 from policyserver.pipelines.market.files.table import FileColumns, read_symbols, read_table
 from policyserver.pipelines.market.files.time_formats import BoolArray
 from policyserver.pipelines.market.files.vendors import FILE_NAMES, UNSTATED_ZONES
+from policyserver.pipelines.market.windows import begins_of
 from policyserver.pipelines.market.zones import to_utc, zone_of
 
 
@@ -43,6 +44,8 @@ class Recording:
     has no number."""
     report: FileReport
     """What was found."""
+    begins_ns: IntArray
+    """When each bar began, nanoseconds since the Unix epoch; no later than it did."""
 
 
 def read_file(
@@ -139,7 +142,8 @@ def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calenda
     extras = {field: np.nan_to_num(series.columns[field]) for field in EXTRAS[1:] if field in series.columns}
     extras |= {column: series.columns[column] for column in columns}
     ends = ends_of(series.time_ns, interval_ns, zone_of(dialect.time_zone)) if begins and len(series) else series.time_ns
-    return Recording(name, _bars(series, ends), series.time_ns, extras, report)
+    bar_begins = begins_of(ends) if not begins else begins_of_stamps(series.time_ns, interval_ns, dialect)
+    return Recording(name, _bars(series, ends), series.time_ns, extras, report, bar_begins)
 
 
 def _series(table: FileColumns, symbol: str, findings: Findings) -> tuple[FileRows, BoolArray, tuple[str, ...]]:

@@ -54,6 +54,11 @@ def ends_of(time_ns: IntArray, interval_ns: int, zone: tzinfo) -> IntArray:
     return ends
 
 
+def begins_of_stamps(time_ns: IntArray, interval_ns: int, dialect: Dialect) -> IntArray:
+    """Return when bars that are stamped with their beginning began, no later than they did: the date of a week may be its last day."""
+    return time_ns - interval_ns if dialect.stamp is None and interval_ns > DAY_NS else time_ns
+
+
 def stamp_note(dialect: Dialect, is_midnight: BoolArray) -> str:
     """Return what is taken for granted of the times, in words."""
     if dialect.stamp is not None:
