@@ -8,7 +8,7 @@ These were planted, too, and are not found:
 - An observer that knows the parameters of a simulated episode, such as its drift. They are the same before and after a cut.
 - A policy that is asked at the last bar before a multiple of `decide`, which is known to be by the next bar's time. No time is changed.
 - An observer that begins its recursion with the first action and not with the warm-up. A longer warm-up changes nothing of it.
-- A file stamped with the beginning of its bars that is read as stamped with their end. The file alone says so.
+- A file of times with a clock, stamped with the beginning of its bars and read as stamped with their end. The file alone says so.
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ def joined_forwards(patch: Patch) -> None:
 def volume_of_the_next_bar(patch: Patch) -> None:
     before = RecordedSymbol.of
 
-    def of(bars: Bars, extras: Any, names: Any, **more: Any) -> RecordedSymbol:
-        return before(replace(bars, volume=np.append(bars.volume[1:], bars.volume[-1])), extras, names, **more)
+    def of(bars: Bars, extras: Any, names: Any, *more: Any) -> RecordedSymbol:
+        return before(replace(bars, volume=np.append(bars.volume[1:], bars.volume[-1])), extras, names, *more)
 
     patch.setattr(RecordedSymbol, "of", of)
 
