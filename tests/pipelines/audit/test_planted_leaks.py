@@ -8,7 +8,7 @@ These were planted, too, and are not found:
 - An observer that knows the parameters of a simulated episode, such as its drift. They are the same before and after a cut.
 - A policy that is asked at the last bar before a multiple of `decide`, which is known to be by the next bar's time. No time is changed.
 - An observer that begins its recursion with the first action and not with the warm-up. A longer warm-up changes nothing of it.
-- A file stamped with the beginning of its bars that is read as stamped with their end. The file alone says so.
+- A file of times with a clock, stamped with the beginning of its bars and read as stamped with their end. The file alone says so.
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ def joined_forwards(patch: Patch) -> None:
 def volume_of_the_next_bar(patch: Patch) -> None:
     before = RecordedSymbol.of
 
-    def of(bars: Bars, extras: Any, names: Any) -> RecordedSymbol:
-        return before(replace(bars, volume=np.append(bars.volume[1:], bars.volume[-1])), extras, names)
+    def of(bars: Bars, extras: Any, names: Any, *more: Any) -> RecordedSymbol:
+        return before(replace(bars, volume=np.append(bars.volume[1:], bars.volume[-1])), extras, names, *more)
 
     patch.setattr(RecordedSymbol, "of", of)
 
@@ -435,16 +435,16 @@ def bought_low_and_sold_high(patch: Patch) -> None:
 
 
 def stopped_at_the_stop(patch: Patch) -> None:
-    def matches(orders: FloatArray, bar: BarRows, present: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
-        matched, reference = market_matches(orders, bar, present, phase)
+    def matches(orders: FloatArray, bar: BarRows, sees: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
+        matched, reference = market_matches(orders, bar, sees, phase)
         return matched, np.where(orders[:, :, KIND] == OrderKind.STOP, orders[:, :, PRICE], reference)
 
     patch.setattr(broker, "matches", matches)
 
 
 def limits_at_the_best_price(patch: Patch) -> None:
-    def matches(orders: FloatArray, bar: BarRows, present: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
-        matched, reference = market_matches(orders, bar, present, phase)
+    def matches(orders: FloatArray, bar: BarRows, sees: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
+        matched, reference = market_matches(orders, bar, sees, phase)
         best = np.where(orders[:, :, SIDE] > 0, bar.low[:, :1], bar.high[:, :1])
         return matched, np.where(orders[:, :, KIND] == OrderKind.LIMIT, best, reference)
 
@@ -467,6 +467,12 @@ def limits_reached_by_the_bar_before(patch: Patch) -> None:
         return before(self, rows, bar, present)
 
     patch.setattr(EpisodeBlock, "fill", fill)
+
+
+def filled_in_a_bar_that_had_begun(patch: Patch) -> None:
+    """A symbol's next bar is the next one for every order, as long as it may be."""
+    before = TimeLine.of
+    patch.setattr(TimeLine, "of", lambda symbols, symbols_of: replace(before(symbols, symbols_of), covers=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -708,6 +714,19 @@ def level(folder: Path, anchor: Any) -> PipelineConfig:
     )
 
 
+def of_two_lengths(folder: Path) -> PipelineConfig:
+    """A, bars of 10 minutes, and L, bars of half an hour."""
+    header, *rows = (folder / "B.csv").read_text(encoding="utf-8").splitlines()
+    cells = [[float(cell or 0) for cell in row.split(",")] for row in rows]
+    longer = [
+        [last[0], first[1], max(row[2] for row in three), min(row[3] for row in three), last[4], sum(row[5] for row in three), *last[6:]]
+        for three in zip(cells[::3], cells[1::3], cells[2::3], strict=True)
+        for first, last in [(three[0], three[-1])]
+    ]
+    (folder / "L.csv").write_text("\n".join([header, *(",".join(map(repr, row)) for row in longer)]) + "\n", encoding="utf-8")
+    return of_files(folder, "AL", symbols_per_episode=2, rules={"actions": "target_weight"})
+
+
 def divided(folder: Path) -> PipelineConfig:
     return of_files(folder, "AD", split=SplitConfig(train_fraction=0.7), warmup_bars=20)
 
@@ -764,6 +783,7 @@ LEAKS = {
     "stopped at the stop though it gapped": Leak(lambda folder: of_files(folder, rules=LIMITS), stopped_at_the_stop, part="fill"),
     "limit filled at the best price": Leak(lambda folder: simulated(**LIMITS), limits_at_the_best_price, ("fair game",)),
     "limit reached by the bar before": Leak(lambda folder: simulated(**LIMITS), limits_reached_by_the_bar_before, ("changed future",)),
+    "filled in a bar that had begun": Leak(of_two_lengths, filled_in_a_bar_that_had_begun, part="had begun"),
     "limit on risk sees the bar that fills": Leak(
         lambda folder: simulated(risk=(own("NoFallingKnife"),)), bar_set_before_the_orders_fill, ("fair game",)
     ),
@@ -815,6 +835,7 @@ CONTROLS: dict[str, Settings] = {
     "feature": with_news,
     "resampled": lambda folder: with_news(folder, source={"resample": ResampleConfig("20min")}, bars_per_episode=20),
     "two symbols": lambda folder: of_files(folder, "AC", symbols_per_episode=2, rules={"actions": "simplex_weights"}),
+    "two lengths": of_two_lengths,
     "anchored at the first bar": lambda folder: level(folder, "first"),
     "divided": divided,
     "volume": volume_seen,

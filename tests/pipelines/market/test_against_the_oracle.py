@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,12 @@ def random_bar(rng: np.random.Generator, close: np.ndarray, ticks: np.ndarray) -
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("seed", range(8, 14, 2))
+def test_the_core_keeps_the_oracles_books_where_bars_cover_several_of_others(seed: int) -> None:
+    play(seed, steps=25, longest=4)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_the_core_keeps_the_oracles_books(seed: int) -> None:
     play(seed, steps=25)
@@ -122,11 +128,15 @@ def test_the_core_keeps_the_oracles_books_of_market_orders_that_wait_apart(seed:
 @pytest.mark.parametrize("first_seed", range(100, 164, 16))
 def test_the_core_keeps_the_oracles_books_over_a_million_steps(first_seed: int) -> None:
     """A quarter of them; the four share the processors. A quarter of the seeds have the usual market."""
-    assert sum(play(seed, steps=250, usual=seed % 4 == 0) for seed in range(first_seed, first_seed + 16)) >= 250_000
+    seeds = range(first_seed, first_seed + 16)
+    assert sum(play(seed, steps=250, usual=seed % 4 == 0, longest=1 + 3 * (seed % 4 == 2)) for seed in seeds) >= 250_000
 
 
-def play(seed: int, steps: int, *, usual: bool = False) -> int:
-    """Play random orders on both; return the number of row steps. In the `usual` market, and for odd seeds, each symbol has each bar."""
+def play(seed: int, steps: int, *, usual: bool = False, longest: int = 1) -> int:
+    """Play random orders on both; return the number of row steps. In the `usual` market, and for odd seeds, each symbol has each bar.
+
+    A bar covers up to `longest` steps, and so many less one may lie in one that isn't over.
+    """
     rng = np.random.default_rng(seed)
     market = usual_market(rng) if usual else random_market(rng)
     k = len(market.instruments)
@@ -140,17 +150,17 @@ def play(seed: int, steps: int, *, usual: bool = False) -> int:
         present = rng.random((ROWS, k)) < (1.0 if usual or seed % 2 else 0.9)
         present[~present.any(axis=1), 0] = True
         bar = random_bar(rng, accounts.price, ticks)
+        covers = rng.integers(1, longest + 1, (ROWS, k)) - ~present if longest > 1 else np.ones((ROWS, k), dtype=np.int64)
+        bar = replace(bar, covers=covers if longest > 1 else None)
         broker.fill(ALL, bar, None if usual or seed % 2 else present)
         accounts.value(ALL)
         accounts.settle(ALL)
         broker.call_margins(ALL)
         fills = broker.take_fills()
         for row, oracle in enumerate(oracles):
-            columns = [
-                Bar(*(float(getattr(bar, f)[row, i]) for f in ("open", "high", "low", "close", "volume"))) if present[row, i] else None
-                for i in range(k)
-            ]
-            turn = oracle.step(columns)
+            prices_of = bar.columns[row].tolist()
+            columns = [replace(Bar(*prices_of[i]), steps=int(covers[row, i])) if present[row, i] else None for i in range(k)]
+            turn = oracle.step(columns, covers[row].tolist() if longest > 1 else None)
             mine = np.flatnonzero(fills.rows == row)  # not pytest.approx below: it would take a third of the time
             assert fills.number[mine].tolist() == [fill.order for fill in turn.fills]
             for place, fill in zip(mine, turn.fills, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from policyserver.pipelines.audit.early_fills import early_fills
 from policyserver.pipelines.audit.findings import CheckResult, PartAtFault
 from policyserver.pipelines.audit.played import Played, Recorded, play, prices_of
 from policyserver.pipelines.audit.price_changes import OtherFuture
@@ -74,6 +75,8 @@ def check_changed_future(
     faults, edges, compared, was_changed = _Faults(), 0, 0, False
     notes: list[str] = []
     _compare_fills(honest, faults)
+    for early in early_fills(config, source, episodes):
+        faults.add(early)
     names = Rules.of(config.rules).numbers(source.slots)
     for number in range(cuts):
         make = _recorded_cut if source.is_recorded else _simulated_cut

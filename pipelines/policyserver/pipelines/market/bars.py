@@ -57,6 +57,8 @@ class History:
     """Rows that episodes play, of a split: `start` inclusive, `stop` exclusive; none: all."""
     is_test: bool = False
     """Whether these are for testing."""
+    begins_ns: IntArray | None = None
+    """When each bar began, int64 nanoseconds since the Unix epoch, (n,); none: not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +73,9 @@ class BarRows:
     """Which symbols have a bar, bool (m, K), the others the prices of their last one; none: all have."""
     asks: npt.NDArray[np.bool_] | None = None
     """Of which rows the policy is asked at the close, bool (m,); none: of all."""
+    covers: IntArray | None = None
+    """How many bars of its row each symbol's own covers, this one the last of them, int64 (m, K): an order that was given within them is
+    not filled here. Of a symbol without a bar how many lie in its bar that isn't over, 0: it has not begun. None: no bar covers two."""
 
     @classmethod
     def of(cls, time_ns: IntArray, *columns: FloatArray) -> BarRows:

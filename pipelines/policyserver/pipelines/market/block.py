@@ -57,6 +57,8 @@ class WarmUp:
     """End of the last of them, int64 nanoseconds since the Unix epoch, (m,)."""
     n_steps: IntArray
     """Actions in the whole episode, int64 (m,)."""
+    stale_bars: IntArray | None = None
+    """How many bars before the last each symbol had its newest, int64 (m, K); none: all have one there."""
 
 
 class EpisodeBlock:
@@ -146,7 +148,8 @@ class EpisodeBlock:
         view.statistics.begin(rows, warm_up.bars[..., FIELDS.index("close")])
         view.history.begin(rows, warm_up.bars)
         view.forecast[rows] = 0.0
-        view.stale_bars[rows] = 0
+        view.stale_bars[rows] = 0 if warm_up.stale_bars is None else warm_up.stale_bars
+        self._has_stale |= warm_up.stale_bars is not None
         view.refusals[rows] = 0
         self.broker.begin(rows)
         for part, state in self._parts:

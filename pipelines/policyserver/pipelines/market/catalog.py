@@ -117,7 +117,8 @@ class Catalog:
             return replace(recording, bars=bars, extras=extras)
         longer = resample(bars, unit, self._calendar)
         extras = {name: newest(bars.time_ns, values, longer.time_ns) for name, values in extras.items()}
-        return replace(recording, bars=longer, stamp_ns=longer.time_ns, extras=extras)
+        first = np.append(0, np.searchsorted(bars.time_ns, longer.time_ns[:-1], side="right"))[: len(longer)]
+        return replace(recording, bars=longer, stamp_ns=longer.time_ns, extras=extras, begins_ns=recording.begins_ns[first])
 
     def _change_of(self, symbol: str) -> RowChange | None:
         """Return what changes the rows of a file of a symbol, by its name where the file doesn't name it."""
@@ -193,7 +194,8 @@ def _joined(parts: list[tuple[Path, Recording]]) -> Recording:
         findings=tuple(finding for recording in recordings for finding in recording.report.findings),
     )
     bars = Bars(*(values[kept] for values in columns))
-    return Recording(recordings[0].symbol, bars, stamps[kept], {name: values[kept] for name, values in extras.items()}, report)
+    begins = np.concatenate([recording.begins_ns for recording in recordings])[kept]
+    return Recording(recordings[0].symbol, bars, stamps[kept], {name: values[kept] for name, values in extras.items()}, report, begins)
 
 
 def _require_one_length(parts: list[tuple[Path, Recording]]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.history import FIELDS
+
+_Kind = TypeVar("_Kind", np.bool_, np.int64)
 
 _CHUNK_BARS = 256
 """Bars of a row that are copied at a time: longer episodes stay where they are, and are not copied whole."""
@@ -32,6 +35,10 @@ class EpisodeBars:
     between it keeps its positions, and its next reward is the sum."""
     present: npt.NDArray[np.bool_] | None = None
     """Which symbols have a bar, bool (t, K); the others have the last prices again, without volume; none: all have."""
+    covers: IntArray | None = None
+    """How many of these bars each symbol's own covers, int64 (t, K); see `BarRows`."""
+    stale_bars: IntArray | None = None
+    """How many bars before that of the first action each symbol had its newest, int64 (K,); none: it has one there."""
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -56,6 +63,7 @@ class BarFeed:
         self._bars = np.ones((n_rows * _CHUNK_BARS, n_symbols, len(FIELDS) + n_extras))
         self._present: npt.NDArray[np.bool_] | None = None
         self._asks: npt.NDArray[np.bool_] | None = None
+        self._covers: IntArray | None = None
         self._times = np.zeros(n_rows * _CHUNK_BARS, dtype=np.int64)
         self._place = np.arange(n_rows) * _CHUNK_BARS
         """Of each row's next bar among those that are copied."""
@@ -94,7 +102,8 @@ class BarFeed:
         self._place[rows] = places + 1
         present = None if self._present is None else self._present.take(places, axis=0)
         asks = None if self._asks is None else self._asks.take(places)
-        return BarRows(self._times.take(places), self._bars.take(places, axis=0), present, asks)
+        covers = None if self._covers is None else self._covers.take(places, axis=0)
+        return BarRows(self._times.take(places), self._bars.take(places, axis=0), present, asks, covers)
 
     def _copy_chunk(self, row: int) -> None:
         """Copy the bars that follow those which are copied."""
@@ -105,21 +114,22 @@ class BarFeed:
         end = begin + len(bars)
         self._bars[begin:end] = bars
         self._times[begin:end] = episode.time_ns[first : first + _CHUNK_BARS]
-        self._present = _put(self._present, self._bars.shape[:2], begin, episode.present, first)
-        self._asks = _put(self._asks, self._bars.shape[:1], begin, episode.asks, first)
+        self._present = _put(self._present, self._bars.shape[:2], begin, episode.present, first, True)
+        self._asks = _put(self._asks, self._bars.shape[:1], begin, episode.asks, first, True)
+        self._covers = _put(self._covers, self._bars.shape[:2], begin, episode.covers, first, 0)
         self._copied[row] = first + len(bars)
         self._place[row], self._chunk_end[row] = begin, end
         self._calls_left = 0
 
 
 def _put(
-    chunks: npt.NDArray[np.bool_] | None, shape: tuple[int, ...], begin: int, flags: npt.NDArray[np.bool_] | None, first: int
-) -> npt.NDArray[np.bool_] | None:
-    """Copy a chunk of an episode's flags; there are chunks once an episode has flags, and all of them are set where one has none."""
-    if flags is not None:
-        chunks = np.ones(shape, dtype=np.bool_) if chunks is None else chunks
-        part = flags[first : first + _CHUNK_BARS]
+    chunks: npt.NDArray[_Kind] | None, shape: tuple[int, ...], begin: int, values: npt.NDArray[_Kind] | None, first: int, usual: int
+) -> npt.NDArray[_Kind] | None:
+    """Copy a chunk of an episode's flags or counts; there are chunks once an episode has some, and all are usual where one has none."""
+    if values is not None:
+        chunks = np.full(shape, usual, dtype=values.dtype) if chunks is None else chunks
+        part = values[first : first + _CHUNK_BARS]
         chunks[begin : begin + len(part)] = part
     elif chunks is not None:
-        chunks[begin : begin + _CHUNK_BARS] = True
+        chunks[begin : begin + _CHUNK_BARS] = usual
     return chunks

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
 from policyserver.pipelines.market.history import FIELDS
-from policyserver.pipelines.market.windows import usual_interval
+from policyserver.pipelines.market.windows import begins_of, usual_interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,13 +21,15 @@ class RecordedSymbol:
     """The bars."""
     columns: FloatArray
     """Open, high, low, close, volume and E further columns, float64 (n, 5 + E)."""
+    begins_ns: IntArray
+    """When each bar began, int64 nanoseconds since the Unix epoch, (n,)."""
 
     @classmethod
-    def of(cls, bars: Bars, extras: Mapping[str, FloatArray], names: Sequence[str]) -> RecordedSymbol:
-        """Return the bars with the columns of these names."""
+    def of(cls, bars: Bars, extras: Mapping[str, FloatArray], names: Sequence[str], begins_ns: IntArray | None = None) -> RecordedSymbol:
+        """Return the bars with the columns of these names; `begins_ns`: when they began, none: as their ends say."""
         columns = np.stack([*(getattr(bars, field) for field in FIELDS), *(extras[name] for name in names)], axis=1)
         columns.flags.writeable = False  # windows of it are handed out
-        return cls(bars, columns)
+        return cls(bars, columns, begins_of(bars.time_ns) if begins_ns is None else begins_ns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,11 @@ class TimeLine:
     """Newest bar of each symbol among its own, int64 (t, K); none: of one symbol, whose bars these are."""
     interval_ns: int
     """Usual length of a bar, the shortest of all symbols."""
+    covers: IntArray | None = None
+    """How many bars of the line each symbol's own covers, this one the last of them, int64 (t, K), and of a symbol without a bar how many
+    lie in its bar that isn't over; see `BarRows`. None: no bar covers two, so that none begins before an order that it may fill."""
+    stale_bars: IntArray | None = None
+    """How many bars of the line ago each symbol had its newest, int64 (t, K); none: all have."""
 
     @classmethod
     def of(cls, symbols: tuple[str, ...], recorded: Mapping[str, RecordedSymbol]) -> TimeLine:
@@ -70,7 +77,16 @@ class TimeLine:
         columns[..., volume] = np.where(present, columns[..., volume], 0.0)
         columns.flags.writeable = False
         interval_ns = min(usual_interval(one.bars.time_ns) for one in each)
-        return cls(symbols, times, columns, None if present.all() else present, own, interval_ns)
+        if present.all():
+            return cls(symbols, times, columns, None, own, interval_ns)
+        rows = np.arange(len(times))[:, None]
+        covers = np.empty(present.shape, dtype=np.int64)
+        for place, one in enumerate(each):
+            # The bar that ends here, or else the next one: the last bar of the line is before the last of any symbol, or is it.
+            bar = np.minimum(own[:, place] + ~present[:, place], len(one.bars) - 1)
+            covers[:, place] = np.maximum(rows[:, 0] + 1 - np.searchsorted(times, one.begins_ns[bar], side="right"), 0)
+        stale_bars = rows - np.maximum.accumulate(np.where(present, rows, 0), axis=0)
+        return cls(symbols, times, columns, present, own, interval_ns, covers if (covers > 1).any() else None, stale_bars)
 
 
 def _dates(bars: Bars) -> str:

@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.block import GOES_ON, EpisodeBlock, WarmUp
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
-from policyserver.pipelines.market.feed import BarFeed
+from policyserver.pipelines.market.feed import BarFeed, EpisodeBars
 from policyserver.pipelines.market.forecaster import Forecaster
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.running_statistics import Statistic
@@ -147,5 +147,14 @@ def begin_episodes(block: EpisodeBlock, feed: BarFeed, rows: IntArray, episodes:
             np.stack([episode.bars[:count] for episode in bars]),
             np.array([episode.time_ns[count - 1] for episode in bars]),
             np.array([episode.n_steps for episode in bars]),
+            _stale_bars(bars),
         )
         block.begin(rows[places], warm_up)
+
+
+def _stale_bars(episodes: list[EpisodeBars]) -> IntArray | None:
+    """Return how old each symbol's price is at the bar of the first action, in bars, int64 (m, K); none: all are new."""
+    if all(episode.stale_bars is None for episode in episodes):
+        return None
+    new = np.zeros(episodes[0].bars.shape[1], dtype=np.int64)
+    return np.stack([new if episode.stale_bars is None else episode.stale_bars for episode in episodes])

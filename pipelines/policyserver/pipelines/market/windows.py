@@ -168,6 +168,23 @@ def usual_interval(time_ns: IntArray) -> int:
     return int(values[np.argmax(counts)])
 
 
+def begins_of(time_ns: IntArray) -> IntArray:
+    """Return when bars began of which the ends alone are known, nanoseconds, int64 (n,), none later than it did.
+
+    It is the usual interval before their end, but not before the one before was over. Where less than two in three of the steps are the
+    usual one, nothing but the end of the one before tells that a bar had not begun: bars of trades, for example, or two bars a day of
+    different lengths.
+    """
+    if not len(time_ns):
+        return time_ns.copy()
+    steps, interval_ns = np.diff(time_ns), usual_interval(time_ns)
+    before = np.append(time_ns[0] - interval_ns, time_ns[:-1])
+    if int((steps == interval_ns).sum()) * 3 < len(steps) * 2:
+        return before
+    begins: IntArray = np.maximum(before, time_ns - interval_ns)
+    return begins
+
+
 def has_usual_interval(time_ns: IntArray) -> bool:
     """Tell whether at least a tenth of the bars follow each other in the usual interval; bars of trades, for example, have none."""
     steps = np.diff(time_ns)

@@ -48,6 +48,7 @@ class RecordedSource:
         skips = config.windows.length or config.windows.without_windows == "skip"
         recorded = _read(config.recorded, change, None if skips else (warmup, config.bars_per_episode))
         self._bars = {symbol: each.bars for symbol, each in recorded.items()}
+        self._begins = {symbol: each.begins_ns for symbol, each in recorded.items()}
         self._lines = _lines(recorded, config.symbols_per_episode)
         purge = Reach(max(warmup, reach.window_bars), reach.label_bars).purge_bars
         if config.split is not None:
@@ -122,7 +123,9 @@ class RecordedSource:
         times = line.time_ns[first:stop]
         present = None if line.present is None else line.present[first:stop]
         asks = asked(times, present, warmup, config.decide, config.deadline_ns, config.skip_frame)
-        bars = EpisodeBars(times, line.columns[first:stop], warmup, {"first_row": float(first)}, asks, present)
+        covers = None if line.covers is None else line.covers[first:stop]
+        stale_bars = None if line.stale_bars is None else line.stale_bars[first + warmup - 1]
+        bars = EpisodeBars(times, line.columns[first:stop], warmup, {"first_row": float(first)}, asks, present, covers, stale_bars)
         histories = {symbol: self._histories[symbol, fold] for symbol in line.symbols}
         own_rows = None if line.own_rows is None else line.own_rows[first:stop]
         return Episode(line.symbols, number, bars, histories, first, own_rows, self._spans[fold])
@@ -189,9 +192,9 @@ class RecordedSource:
         interval_ns = min(line.interval_ns for line in self._lines if symbol in line.symbols)
         most = WindowLength(self._warmup_bars, config.bars_per_episode, config.length_ns, interval_ns).most_bars
         if times is None or config.split is None:
-            return History(bars, most)
+            return History(bars, most, begins_ns=self._begins[symbol])
         (fold,) = split(bars.time_ns, [times], purge_bars)
-        return History(bars, most, fold.of(config.split.side), config.plays_test)
+        return History(bars, most, fold.of(config.split.side), config.plays_test, self._begins[symbol])
 
 
 def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, int] | None) -> dict[str, RecordedSymbol]:
@@ -202,7 +205,7 @@ def _read(config: CatalogConfig, change: PriceChange | None, least: tuple[int, i
         if least is not None and len(recording.bars) < sum(least):
             wanted = f"warmup_bars + bars_per_episode = {least[0]} + {least[1]} bars"
             raise ValueError(f"{recording.report.path}: expected at least {wanted}, received {len(recording.bars)}: set fewer of either")
-        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns)
+        recorded[symbol] = RecordedSymbol.of(recording.bars, recording.extras, config.files.columns, recording.begins_ns)
     return recorded
 
 

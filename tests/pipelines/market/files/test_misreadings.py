@@ -71,7 +71,7 @@ def test_times_that_could_be_something_else_are_refused(times: tuple[str, ...], 
 def test_dates_that_only_one_order_of_day_and_month_puts_in_order_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, text_of("11/01/2024", "12/01/2024", "01/02/2024"))
     days = [np.datetime64(day, "ns").astype(int) for day in ("2024-01-11", "2024-01-12", "2024-02-01")]
-    assert read_file(path)[0].bars.time_ns.tolist() == days
+    assert read_file(path)[0].stamp_ns.tolist() == days
 
 
 def test_where_either_order_of_rows_is_possible_it_does_not_tell_day_and_month_apart(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from policyserver.pipelines.market.bars import Bars
+from policyserver.pipelines.market.files.dialect import Dialect
 from policyserver.pipelines.market.files.faults import FileFaultError
 from policyserver.pipelines.market.files.reader import read_file, symbol_of
 from tests.pipelines.recorded_prices import index_series
@@ -21,16 +22,18 @@ GOOD = ["2024-01-02,10,12,9,11,5", "2024-01-03,11,13,10,12,0"]
 def bars_of(folder: Path, *lines: str) -> Bars:
     path = folder / "x.csv"
     path.write_text("\n".join(lines), encoding="utf-8")
-    return read_file(path, "plain")[0].bars
+    return read_file(path, Dialect(stamp="end"))[0].bars
 
 
 def test_a_real_index_series_is_read_whole() -> None:
-    bars = read_file(index_series("sp500"), "plain")[0].bars
+    (recording,) = read_file(index_series("sp500"), "plain")
+    bars = recording.bars
     assert len(bars) == 5031
     assert bars.open[0] == pytest.approx(1229.22998)
     assert bars.close[0] == pytest.approx(1228.099976)
     assert bars.volume[0] == 877_000_000
-    assert bars.time_ns[0] == np.datetime64("1999-01-04", "ns").astype(int)
+    assert recording.stamp_ns[0] == np.datetime64("1999-01-04", "ns").astype(int)
+    assert bars.time_ns[0] == np.datetime64("1999-01-05", "ns").astype(int)
     assert np.all(np.diff(bars.time_ns) > 0)
 
 

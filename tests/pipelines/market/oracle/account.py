@@ -38,6 +38,9 @@ class Account:
         self.n_fills = 0
         self.call = False
         self.marked_equity = rules.initial_cash
+        self.n_steps = 0
+        self.begun = [0] * len(instruments)
+        """Steps that lie in an instrument's bar that isn't over."""
         self.orders: list[Order] = []
         """Every order there was; an order's number is its place."""
         self._working: list[Order] = []
@@ -85,19 +88,22 @@ class Account:
 
     def cancel(self, number: int) -> bool:
         order = self.orders[number]
-        if not order.is_live or order.forced:
+        if not order.is_live or order.forced or self._is_in_bar(order):
             return False
         order.become(State.CANCELLED, Reason.TRADER)
         return True
 
     def replace(self, number: int, quantity: float, price: float | None = None, good_for: int | None = None) -> Order | None:
         old = self.orders[number]
-        if not old.is_live or old.forced:
+        if not old.is_live or old.forced or self._is_in_bar(old):
             return None
         new = self._submit(old.instrument, old.kind, quantity, price, good_for, instead_of=old)
         if new.is_live:
             old.become(State.CANCELLED, Reason.REPLACED)
         return new
+
+    def _is_in_bar(self, order: Order) -> bool:
+        return 0 < self.begun[order.instrument] <= self.n_steps - order.given
 
     def _submit(
         self, instrument: int, kind: Kind, quantity: float, price: float | None, good_for: int | None, instead_of: Order | None
@@ -116,6 +122,7 @@ class Account:
             quantity=down(abs(quantity), terms.lot) if math.isfinite(quantity) else 0.0,
             price=self._order_price(kind, side, price, terms.tick),
             good_for=1 if kind.is_for_one_bar else good_for,
+            given=self.n_steps,
         )
         others = [other for other in self.live() if other is not instead_of]
         reason = self._refusal(order, others)
@@ -164,10 +171,12 @@ class Account:
 
     # Section 5: a step
 
-    def step(self, bars: Sequence[Bar | None]) -> Step:
+    def step(self, bars: Sequence[Bar | None], begun: Sequence[int] | None = None) -> Step:
         if len(bars) != len(self.instruments) or all(bar is None for bar in bars):
             raise ValueError(f"bars: expected one or None for each of {len(self.instruments)} instruments, received {bars}")
         present = {k: bar for k, bar in enumerate(bars) if bar is not None}
+        self.n_steps += 1
+        self.begun = [0 if bar is not None or begun is None else begun[k] for k, bar in enumerate(bars)]
         matching = _Matching(self, present)
         for k, bar in present.items():
             self.price[k] = bar.open
@@ -182,9 +191,13 @@ class Account:
         self._call_margin()
         return Step(matching.fills, self.marked_equity, reward)
 
+    def is_for(self, bar: Bar | None, order: Order) -> bool:
+        """Return whether an order may fill in a bar: it had not begun when the order was given."""
+        return bar is not None and self.n_steps - order.given >= bar.steps
+
     def _age(self, present: dict[int, Bar]) -> None:
         for order in self.live():
-            if order.instrument in present:
+            if self.is_for(present.get(order.instrument), order):
                 order.bars_seen += 1
                 if order.good_for is not None and order.bars_seen >= order.good_for:
                     order.become(State.EXPIRED)
@@ -226,6 +239,7 @@ class Account:
             price=None,
             good_for=None,
             forced=True,
+            given=self.n_steps,
         )
         self.orders.append(order)
         self._accept(order)
@@ -249,7 +263,7 @@ class _Matching:
     def _met(self, phase: Phase) -> Iterator[tuple[Order, float]]:
         for order in self.account.live():
             bar = self.bars.get(order.instrument)
-            if bar is not None and order.number not in self.matched:
+            if bar is not None and self.account.is_for(bar, order) and order.number not in self.matched:
                 reference = order.reference(phase, bar)
                 if reference is not None:
                     yield order, reference

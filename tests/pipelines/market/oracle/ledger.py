@@ -39,7 +39,8 @@ class Ledger:
         self.scale = account.rules.initial_cash
         """Sum of all amounts that moved: what rounding errors are in proportion to."""
         self.costs = (0.0, 0.0, 0.0)
-        self.n_orders = 0
+        self.n_orders = [0]
+        """After each step, how many orders there were when its commands had been given."""
         self.triggered: set[int] = set()
         """Live stops that an earlier bar has made market orders."""
         self.equity = account.rules.initial_cash
@@ -49,14 +50,15 @@ class Ledger:
             bar = turn.bars[fill.instrument]
             assert bar is not None, f"{fill}: filled without a bar"
             order = self.account.orders[fill.order]
-            assert order.number < self.n_orders, f"{fill}: filled in the bar at whose close it was submitted"
+            assert len(self.n_orders) >= bar.steps, f"{fill}: filled in a bar that is older than the account"
+            assert order.number < self.n_orders[-bar.steps], f"{fill}: filled in a bar that had begun when it was submitted"
             self._check_fill(fill, order, bar, self.account.instruments[fill.instrument])
             self._book(fill)
         self._check_volumes(turn)
         self._check_orders()
         self._check_money(turn)
         assert not self.account.call or all(order.forced for order in self.account.live())
-        self.n_orders = len(self.account.orders) + len(turn.commands)
+        self.n_orders.append(len(self.account.orders) + len(turn.commands))
         self.triggered = {order.number for order in self.account.live() if order.triggered}
 
     def _check_fill(self, fill: Fill, order: Order, bar: Bar, terms: Instrument) -> None:

@@ -82,6 +82,8 @@ class Order:
     fee_paid: float = 0.0
     triggered: bool = False
     bars_seen: int = 0
+    given: int = 0
+    """Steps that the account had taken when it was submitted."""
     state: State = State.SUBMITTED
     reason: Reason = Reason.NONE
 

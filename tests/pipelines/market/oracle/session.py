@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.pipelines.market.oracle.account import Account, Step
 from tests.pipelines.market.oracle.orders import Kind
@@ -102,7 +102,9 @@ def obey(account: Account, command: Command) -> None:
 
 
 def draw_bars(rng: random.Random, account: Account) -> Bars:
+    """Draw the bars of a step; now and then one that covers several steps, in which the instrument need not have been without a bar."""
     bars: Bars = [None if rng.random() < 0.1 else draw_bar(rng, price) for price in account.price]
+    bars = [replace(bar, steps=rng.randint(2, 4)) if bar is not None and rng.random() < 0.05 else bar for bar in bars]
     if all(bar is None for bar in bars):
         bars[0] = draw_bar(rng, account.price[0])
     return bars

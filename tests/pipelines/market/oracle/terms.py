@@ -40,12 +40,16 @@ class Bar:
     low: float
     close: float
     volume: float
+    steps: int = 1
+    """Steps that it covers, this one the last of them."""
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= min(self.open, self.close) <= max(self.open, self.close) <= self.high < math.inf:
             raise ValueError(f"bar: expected 0 < low <= open, close <= high, received {self}")
         if not 0 <= self.volume < math.inf:
             raise ValueError(f"volume: expected a finite number of at least 0, received {self.volume}")
+        if self.steps < 1:
+            raise ValueError(f"steps: expected at least 1, received {self.steps}")
 
 
 @dataclass(frozen=True, slots=True)

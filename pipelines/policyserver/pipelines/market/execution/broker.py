@@ -6,6 +6,7 @@
 
 A bar's phases are its open, what lies within it, and its close. In each, the live orders of a row are looked at once, the oldest first; an
 order is matched at most once in a bar. Within a bar nothing tells whether its high or its low came first, so age alone orders the fills.
+Where symbols have bars of different lengths, a bar may have begun before an order was given: the order waits for the bar after it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.margin_calls import MarginCalls
-from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.matching import PHASES, matches, orders_that_see
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
@@ -37,6 +38,7 @@ from policyserver.pipelines.market.execution.order_table import (
     MATCHED,
     NUMBER,
     SYMBOL,
+    WAITED,
     OrderTable,
 )
 from policyserver.pipelines.market.instruments import Instruments
@@ -73,7 +75,7 @@ class Broker(Protocol):
         """Take one order each of some rows; return which are accepted, bool (m,)."""
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
-        """Cancel one order each of some rows by their numbers; return which were live, bool (m,)."""
+        """Cancel one order each of some rows by their numbers; return which were live and could be, bool (m,)."""
 
     def fill(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None = None) -> None:
         """Play the next bar of some rows: what fills is booked."""
@@ -90,6 +92,10 @@ class SimulatedBroker:
         self._leverage = math.inf if config.max_leverage is None else config.max_leverage
         self._all_rows = np.arange(n_rows)
         self._table = OrderTable(n_rows, max(config.max_live_orders, self._n_symbols))  # a margin call closes all of them at once
+        self._begun = np.zeros((n_rows, self._n_symbols), dtype=np.int64)
+        """How many bars of its row lie in a symbol's bar that isn't over; 0: in none."""
+        self._has_begun = False
+        """Whether there has been one in which some did."""
         self._only_at_open = True
         """Whether all live orders fill at the open of their next bar, if they fill: there is nothing to look for in the rest of the bar."""
         self.log = EventLog()
@@ -109,6 +115,7 @@ class SimulatedBroker:
     def begin(self, rows: Rows) -> None:
         """Forget the orders of rows whose episodes are over."""
         self._table.clear(rows)
+        self._begun[rows] = 0
         if self._next_open.waits:
             self._next_open.forget(rows)
 
@@ -142,14 +149,14 @@ class SimulatedBroker:
         return not (self.log.with_market_orders or np.count_nonzero(requests.kind))
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
-        """See `Broker`. An order that a margin call has given can't be cancelled."""
+        """See `Broker`. An order that a margin call has given can't be cancelled, nor one whose bar has begun: it may have been filled."""
         slots = self.slots_of(rows, numbers)
         found = slots >= 0
         self._end(rows[found], slots[found], State.CANCELLED, Reason.TRADER)
         return found
 
     def cancel_all(self, rows: IntArray) -> None:
-        """Cancel all live orders of some rows but those that a margin call has given, the oldest first."""
+        """Cancel all live orders of some rows that can be cancelled, the oldest first; see `cancel`."""
         if not self.table.longest:
             return
         table, has_forced = self._table, self._filling.has_forced
@@ -157,12 +164,14 @@ class SimulatedBroker:
         ends = orders[:, :, LIVE] > 0
         if has_forced:
             ends &= orders[:, :, FORCED] == 0
+        if has_begun := self._has_begun:
+            ends &= ~self._are_in_bars(rows, orders)
         places, slots = ends.nonzero()
         if len(places):
             of_rows = rows.take(places)
             table.orders[of_rows, slots, LIVE] = 0.0
             self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
-            if has_forced:
+            if has_forced or has_begun:
                 table.drop_dead(rows)
             else:
                 table.forget(rows)
@@ -227,7 +236,15 @@ class SimulatedBroker:
         """Return the slots of live orders that the trader may end, int64 (m,), -1 where a row has no such order."""
         orders = self.table.of(rows)
         same = (orders[:, :, NUMBER] == numbers[:, None]) & (orders[:, :, LIVE] > 0) & (orders[:, :, FORCED] == 0)
+        if self._has_begun:
+            same &= ~self._are_in_bars(rows, orders)
         return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+
+    def _are_in_bars(self, rows: IntArray, orders: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return which orders of rows may be filled in a bar that has begun and isn't over, bool (m, slots)."""
+        begun = np.take_along_axis(self._begun[rows], orders[:, :, SYMBOL].astype(np.int64), axis=1)
+        in_bars: npt.NDArray[np.bool_] = (begun > 0) & (orders[:, :, WAITED] >= begun)
+        return in_bars
 
     def _end(self, rows: IntArray, slots: IntArray, state: State, reason: Reason) -> None:
         """End one live order each of different rows."""
@@ -250,14 +267,18 @@ class SimulatedBroker:
         self.log.in_bar = True
         numbers = self._all_rows[rows]
         accounts.price[rows] = bar.open if present is None else np.where(present, bar.open, accounts.price[rows])
-        if self._next_open.waits and present is None and rows is ALL:
+        is_plain = present is None and bar.covers is None
+        if self._next_open.waits and is_plain and rows is ALL:
             self._next_open.fill()
         elif self.table.longest and np.count_nonzero(self.table.count[rows]):
-            if present is None and self._only_at_open:
+            if is_plain and self._only_at_open:
                 self._play_market_orders(numbers, bar)
             else:
                 self._play_orders(numbers, bar, present)
         accounts.price[rows] = bar.close if present is None else np.where(present, bar.close, accounts.price[rows])
+        if bar.covers is not None:
+            self._begun[rows] = 0 if present is None else np.where(present, 0, bar.covers)
+            self._has_begun = True
         if self._instruments.costs_to_borrow:
             self._pay_for_shorts(rows, bar, present)
 
@@ -283,14 +304,25 @@ class SimulatedBroker:
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
         rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
         table.orders[rows, :n_slots, MATCHED] = 0.0
+        sees = self._orders_that_see(rows, n_slots, bar, present)
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
-                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase))
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, sees, phase))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
-        self._age(numbers, present)
+        self._age(numbers, sees)
         self._only_at_open = not table.longest
+
+    def _orders_that_see(
+        self, rows: Rows, n_slots: int, bar: BarRows, present: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which orders of rows their bars are for, bool (m, slots); none: all."""
+        orders, covers = self._table.orders, bar.covers
+        if covers is not None:
+            orders[rows, :n_slots, WAITED] += 1.0
+            present = np.ones(covers.shape, dtype=np.bool_) if present is None else present
+        return None if present is None else orders_that_see(orders[rows, :n_slots], present, covers)
 
     def _fill_matched(self, numbers: IntArray, matched: npt.NDArray[np.bool_], reference: FloatArray) -> None:
         """Fill the orders that are matched, (m, slots): the oldest of all rows together, for the next one sees what it leaves."""
@@ -304,17 +336,13 @@ class SimulatedBroker:
                 first, slot, places, slots = places[is_first], slots[is_first], places[~is_first], slots[~is_first]
             self._filling.fill(first, numbers.take(first), slot, reference[first, slot])
 
-    def _age(self, numbers: IntArray, present: npt.NDArray[np.bool_] | None) -> None:
-        """Let orders that have seen their bars expire, and forget those that are over."""
+    def _age(self, numbers: IntArray, sees: npt.NDArray[np.bool_] | None) -> None:
+        """Let orders that have seen their bars expire, and forget those that are over; `sees`: those that a bar was for, none: all."""
         table, n_slots = self.table, self.table.longest
         rows = ALL if len(numbers) == len(self._all_rows) else numbers
         orders = table.orders[rows, :n_slots]
         live = orders[:, :, LIVE] > 0
-        if present is not None:
-            seen = present[np.arange(len(numbers))[:, None], orders[:, :, SYMBOL].astype(np.int64)]
-            bars_left = orders[:, :, BARS_LEFT] - seen
-        else:
-            bars_left = orders[:, :, BARS_LEFT] - 1.0
+        bars_left = orders[:, :, BARS_LEFT] - (1.0 if sees is None else sees)
         table.orders[rows, :n_slots, BARS_LEFT] = bars_left
         over = live & (bars_left <= 0)
         if np.count_nonzero(over):

@@ -8,13 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
-from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED
+from policyserver.pipelines.market.execution.order_table import KIND, LIVE, MATCHED, PRICE, SIDE, SYMBOL, TRIGGERED, WAITED
 from policyserver.pipelines.market.orders import KIND_FACTS
 
 Phase = Literal["open", "within", "close"]
 
 PHASES: tuple[Phase, ...] = ("open", "within", "close")
 """The phases of a bar, in their order."""
+
+
+def orders_that_see(orders: FloatArray, present: npt.NDArray[np.bool_], covers: IntArray | None) -> npt.NDArray[np.bool_]:
+    """Return which orders a bar is for: those of a symbol that has one, which had not begun when they were given; bool (m, slots).
+
+    Args:
+        orders: Float64 (m, slots, columns).
+        present: Which symbols have a bar, bool (m, K).
+        covers: How many bars of its row each symbol's bar covers, int64 (m, K); none: 1 each.
+    """
+    symbol = orders[:, :, SYMBOL].astype(np.int64)
+    sees: npt.NDArray[np.bool_] = np.take_along_axis(present, symbol, axis=1)
+    return sees if covers is None else sees & (orders[:, :, WAITED] >= np.take_along_axis(covers, symbol, axis=1))
 
 
 def _of(symbol: IntArray | None, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -26,15 +39,13 @@ def _wide(symbol: IntArray | None, values: FloatArray, orders: FloatArray) -> Fl
     return np.broadcast_to(values, orders.shape) if symbol is None else np.take_along_axis(values, symbol, axis=1)
 
 
-def matches(
-    orders: FloatArray, bar: BarRows, present: npt.NDArray[np.bool_] | None, phase: Phase
-) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+def matches(orders: FloatArray, bar: BarRows, sees: npt.NDArray[np.bool_] | None, phase: Phase) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     """Return which orders are matched in a phase, and the market's price at which they are.
 
     Args:
         orders: Float64 (m, slots, columns).
         bar: The bars of the m rows.
-        present: Which symbols have a bar; None: all.
+        sees: Which orders the bars are for, bool (m, slots); None: all.
         phase: The phase.
 
     Returns:
@@ -43,8 +54,8 @@ def matches(
     columns = orders.transpose(2, 0, 1)
     kind, price, waits = columns[KIND].astype(np.int64), columns[PRICE], (columns[LIVE] > 0) & (columns[MATCHED] == 0)
     symbol = columns[SYMBOL].astype(np.int64) if bar.columns.shape[1] > 1 else None
-    if present is not None:
-        waits &= _of(symbol, present)
+    if sees is not None:
+        waits &= sees
     if phase == "close":
         return waits & KIND_FACTS.at_close.take(kind), _wide(symbol, bar.close, price)
     buys, triggered = columns[SIDE] > 0, columns[TRIGGERED] > 0

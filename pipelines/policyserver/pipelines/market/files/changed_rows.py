@@ -9,9 +9,9 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.files.dialect import PRICES
-from policyserver.pipelines.market.files.sequence import commonest_step
+from policyserver.pipelines.market.files.stamps import ends_of, interval_of, is_start
 from policyserver.pipelines.market.files.table import FileColumns
-from policyserver.pipelines.market.intervals import parse_interval
+from policyserver.pipelines.market.files.time_formats import BoolArray
 from policyserver.pipelines.market.zones import to_utc, zone_of
 
 RowChange = Callable[[str, IntArray, dict[str, FloatArray]], None]
@@ -34,18 +34,13 @@ def change_rows(table: FileColumns, change: RowChange) -> FileColumns:
             continue
         columns = {name: numbers[column][rows] for name, column in fields.items()}
         columns.setdefault("volume", np.zeros(len(rows)))
-        change(symbol, _ends(utc[rows], table), columns)
+        change(symbol, _ends(utc[rows], table, table.is_midnight[rows]), columns)
         for name, column in fields.items():
             numbers[column][rows] = columns[name]
     return replace(table, numbers=numbers)
 
 
-def _ends(time_ns: IntArray, table: FileColumns) -> IntArray:
-    """Return the ends of bars: a bar that is stamped with its beginning ends an interval later, or where the next begins."""
-    if table.dialect.stamp != "start":
+def _ends(time_ns: IntArray, table: FileColumns, is_midnight: BoolArray) -> IntArray:
+    if not is_start(table.dialect, is_midnight):
         return time_ns
-    interval = table.dialect.interval
-    ends = time_ns + (commonest_step(time_ns) if interval == "auto" else parse_interval(interval, "interval"))
-    later = time_ns[np.searchsorted(time_ns, time_ns[:-1], side="right").clip(max=len(time_ns) - 1)]
-    ends[:-1] = np.minimum(ends[:-1], np.where(later > time_ns[:-1], later, ends[:-1]))
-    return ends
+    return ends_of(time_ns, interval_of(table.dialect, time_ns, is_midnight), zone_of(table.dialect.time_zone))

@@ -71,8 +71,9 @@ class Dialect(Config):
     `DD-MM-YYYY hh:mm:ss`. `MMM` is a month by the first three letters of its English name, `MMMM` by all: `MMM DD, YYYY`."""
     time_zone: str = "UTC"
     """Zone of times that name none: "UTC", an offset such as "-05:00", or a name such as "America/New_York"."""
-    stamp: Literal["start", "end"] = "end"
-    """Which end of its interval a bar is stamped with."""
+    stamp: Literal["start", "end"] | None = None
+    """Which end of its interval a bar is stamped with; none: the start where the times are dates alone, or midnights, so that a day is over
+    before its bar is known, else the end."""
     interval: str = "auto"
     """Length of a bar, such as "1min"; `auto`: the commonest distance between two bars."""
     order: Literal["ascending", "descending", "either"] = "ascending"

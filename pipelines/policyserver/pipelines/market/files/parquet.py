@@ -21,6 +21,7 @@ from policyserver.pipelines.market.files.rows import BlockRows, as_numpy, cells_
 from policyserver.pipelines.market.files.table import FileColumns, Gathering, choose
 from policyserver.pipelines.market.files.time_formats import Cells, ReadTimes, format_of
 from policyserver.pipelines.market.files.times import TimeReader
+from policyserver.pipelines.market.intervals import DAY_NS
 
 _BATCH_ROWS = 1 << 16
 
@@ -79,7 +80,9 @@ def _add_times(columns: list[Any], times: TimeReader) -> None:
         is_utc = typed.type.tz is not None
         moments = pc.cast(pc.cast(typed, pa.timestamp("ns", typed.type.tz)), pa.int64())
         is_bad = as_numpy(pc.cast(moments.is_null(), pa.uint8()), np.uint8).astype(np.bool_)
-        read = ReadTimes(as_numpy(pc.fill_null(moments, 0), np.int64), np.full(len(first), is_utc), is_bad)
+        local = pc.cast(pc.cast(pc.local_timestamp(typed) if is_utc else typed, pa.timestamp("ns")), pa.int64())
+        is_midnight = ~is_bad & (as_numpy(pc.fill_null(local, 0), np.int64) % DAY_NS == 0)
+        read = ReadTimes(as_numpy(pc.fill_null(moments, 0), np.int64), np.full(len(first), is_utc), is_bad, is_midnight)
         times.add_typed(read, Cells.of_texts([""] * len(first)))
         return
     texts = [pc.fill_null(pc.cast(column, pa.string()), "") for column in columns]

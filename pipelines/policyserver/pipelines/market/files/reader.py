@@ -20,11 +20,12 @@ from policyserver.pipelines.market.files.changed_rows import RowChange, change_r
 from policyserver.pipelines.market.files.checks import FileRows, check_rows, in_order, note
 from policyserver.pipelines.market.files.dialect import EXTRAS, PRICES, Dialect
 from policyserver.pipelines.market.files.faults import FaultPolicies, FileFaultError, FileReport, Findings
-from policyserver.pipelines.market.files.sequence import check_sequence, commonest_step
+from policyserver.pipelines.market.files.sequence import check_sequence
+from policyserver.pipelines.market.files.stamps import begins_of_stamps, ends_of, interval_of, is_start, stamp_note
 from policyserver.pipelines.market.files.table import FileColumns, read_symbols, read_table
 from policyserver.pipelines.market.files.time_formats import BoolArray
 from policyserver.pipelines.market.files.vendors import FILE_NAMES, UNSTATED_ZONES
-from policyserver.pipelines.market.intervals import parse_interval
+from policyserver.pipelines.market.windows import begins_of
 from policyserver.pipelines.market.zones import to_utc, zone_of
 
 
@@ -43,6 +44,8 @@ class Recording:
     has no number."""
     report: FileReport
     """What was found."""
+    begins_ns: IntArray
+    """When each bar began, nanoseconds since the Unix epoch; no later than it did."""
 
 
 def read_file(
@@ -127,39 +130,41 @@ def _read(path: Path, dialect: Dialect | str, columns: Sequence[str] = ()) -> Fi
 def _recording(table: FileColumns, symbol: str, policies: FaultPolicies, calendar: Calendar | None, columns: Sequence[str]) -> Recording:
     dialect, findings = table.dialect, Findings(policies)
     findings.add("malformed", *table.malformed)
-    series, notes = _series(table, symbol, findings)
+    series, is_midnight, notes = _series(table, symbol, findings)
     n_rows = len(series) + table.malformed[0]
     series = in_order(series.take(check_rows(series, findings)), findings)
-    interval_ns = commonest_step(series.time_ns) if dialect.interval == "auto" else parse_interval(dialect.interval, "interval")
-    is_start = dialect.stamp == "start"
-    series = series.take(check_sequence(series, interval_ns, is_start, findings, calendar))
+    interval_ns = interval_of(dialect, series.time_ns, is_midnight)
+    begins = is_start(dialect, is_midnight)
+    series = series.take(check_sequence(series, interval_ns, begins, findings, calendar))
     first, last = (int(series.time_ns[0]), int(series.time_ns[-1])) if len(series) else (0, 0)
     name = symbol or symbol_of(Path(table.path))
     report = FileReport(table.path, table.dialect_name, name, n_rows, len(series), first, last, interval_ns, notes, findings.result())
     extras = {field: np.nan_to_num(series.columns[field]) for field in EXTRAS[1:] if field in series.columns}
     extras |= {column: series.columns[column] for column in columns}
-    return Recording(name, _bars(series, is_start, interval_ns), series.time_ns, extras, report)
+    ends = ends_of(series.time_ns, interval_ns, zone_of(dialect.time_zone)) if begins and len(series) else series.time_ns
+    bar_begins = begins_of(ends) if not begins else begins_of_stamps(series.time_ns, interval_ns, dialect)
+    return Recording(name, _bars(series, ends), series.time_ns, extras, report, bar_begins)
 
 
-def _series(table: FileColumns, symbol: str, findings: Findings) -> tuple[FileRows, tuple[str, ...]]:
-    """Return a symbol's rows in UTC and in the order of time but for faults, and what was taken for granted."""
+def _series(table: FileColumns, symbol: str, findings: Findings) -> tuple[FileRows, BoolArray, tuple[str, ...]]:
+    """Return a symbol's rows in UTC and in the order of time but for faults, which times are midnights, and what was taken for granted."""
     rows: IntArray | slice = slice(None)
     if table.codes is not None and len(table.symbols) > 1:
         rows = np.flatnonzero(table.codes == table.symbols.index(symbol))
     fields = table.layout.fields[symbol if symbol in table.layout.fields else ""]
     series = FileRows(table.time_ns[rows], table.lines[rows], {name: table.numbers[column][rows] for name, column in fields.items()})
-    is_utc = table.is_utc[rows]
+    is_utc, is_midnight = table.is_utc[rows], table.is_midnight[rows]
     notes = []
     if _descends(series.time_ns, table.dialect.order):
         series, is_utc = series.take(slice(None, None, -1)), is_utc[::-1]
         notes.append("the latest bar comes first in the file")
     series = _in_utc(series, is_utc, table, findings)
-    notes += _zone_note(table, is_utc) + _other_notes(series, table.dialect)
+    notes += _zone_note(table, is_utc) + _other_notes(series, table.dialect, is_midnight)
     if len(table.layout.fields) > 1:
         series = _own_rows(series)
     if {"dividend", "split"} & series.columns.keys():
         series = _with_actions_on_bars(series)
-    return series, tuple(notes)
+    return series, is_midnight, tuple(notes)
 
 
 def _descends(time_ns: IntArray, order: str) -> bool:
@@ -194,8 +199,8 @@ def _zone_note(table: FileColumns, is_utc: BoolArray) -> list[str]:
     return [f"times are taken for UTC: they are of {UNSTATED_ZONES.get(table.dialect_name, 'a zone that the file does not name')}"]
 
 
-def _other_notes(series: FileRows, dialect: Dialect) -> list[str]:
-    notes = ["bars are stamped with their beginning"] if dialect.stamp == "start" else []
+def _other_notes(series: FileRows, dialect: Dialect, is_midnight: BoolArray) -> list[str]:
+    notes = [note for note in [stamp_note(dialect, is_midnight)] if note]
     if "volume" not in series.columns or np.isnan(series.columns["volume"]).all():
         notes.append("no volumes: they are 0")
     return notes
@@ -226,12 +231,7 @@ def _with_actions_on_bars(series: FileRows) -> FileRows:
     return FileRows(bars.time_ns, bars.lines, columns)
 
 
-def _bars(series: FileRows, is_start: bool, interval_ns: int) -> Bars:
-    """Return the bars; one that is stamped with its beginning ends an interval later, or where the next begins."""
-    ends = series.time_ns
-    if is_start and len(ends):
-        ends = ends + interval_ns
-        ends[:-1] = np.minimum(ends[:-1], series.time_ns[1:])
+def _bars(series: FileRows, ends: IntArray) -> Bars:
     volume = series.columns.get("volume")
     if volume is None or np.isnan(volume).all():
         volume = np.zeros(len(ends))

@@ -43,6 +43,8 @@ class FileColumns:
     """Times, of UTC where `is_utc`, else of the dialect's zone."""
     is_utc: BoolArray
     """Whether the row names its zone, or counts from 1970."""
+    is_midnight: BoolArray
+    """Whether the row's time is a date alone, or midnight on its own clock."""
     numbers: dict[int, FloatArray]
     """Column to numbers, NaN where none is there."""
     codes: IntArray | None
@@ -98,14 +100,15 @@ class Gathering:
         codes = np.concatenate(self.codes) if self.codes else None
         symbols = tuple(self.symbols) or tuple(layout.fields)
         malformed = (self.n_malformed, tuple(self.malformed))
-        table = FileColumns(path, dialect, name, layout, lines, column.time_ns, column.is_utc, numbers, codes, symbols, malformed)
+        times_of_rows = column.time_ns, column.is_utc, column.is_midnight
+        table = FileColumns(path, dialect, name, layout, lines, *times_of_rows, numbers, codes, symbols, malformed)
         return _rows_of(table, ~column.is_bad) if column.is_bad.any() else table
 
 
 def _rows_of(table: FileColumns, rows: BoolArray) -> FileColumns:
     numbers = {index: values[rows] for index, values in table.numbers.items()}
     codes = None if table.codes is None else table.codes[rows]
-    columns = (table.lines[rows], table.time_ns[rows], table.is_utc[rows], numbers, codes)
+    columns = (table.lines[rows], table.time_ns[rows], table.is_utc[rows], table.is_midnight[rows], numbers, codes)
     return FileColumns(table.path, table.dialect, table.dialect_name, table.layout, *columns, table.symbols, table.malformed)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import IntArray
-from policyserver.pipelines.market.intervals import SECOND_NS
+from policyserver.pipelines.market.intervals import DAY_NS, SECOND_NS
 
 ByteMatrix = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -81,6 +81,8 @@ class ReadTimes:
     """Whether the cell names its zone, or counts from 1970."""
     is_bad: BoolArray
     """Whether the format does not read the cell."""
+    is_midnight: BoolArray
+    """Whether the cell is a date alone, or midnight on its own clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,13 @@ class TimeFormat:
     def read(self, cells: Cells) -> ReadTimes:
         """Read a block of cells."""
         n = len(cells)
-        read = ReadTimes(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_), np.ones(n, dtype=np.bool_))
+        no = np.zeros(n, dtype=np.bool_)
+        read = ReadTimes(np.zeros(n, dtype=np.int64), no, np.ones(n, dtype=np.bool_), no.copy())
         for rows, matrix in cells.by_width():
             for same, match in _shapes(matrix, self.pattern):
                 place = same if isinstance(rows, slice) else rows[same]
-                read.time_ns[place], read.is_bad[place] = self._values(matrix[same], match)
+                read.time_ns[place], read.is_bad[place] = times, is_bad = self._values(matrix[same], match)
+                read.is_midnight[place] = ~is_bad & ((times + _offset_s(matrix[same], match) * SECOND_NS) % DAY_NS == 0)
                 read.is_utc[place] = _text(match, "e") is not None or _text(match, "z") is not None
         return read
 

@@ -43,6 +43,8 @@ class TimeColumn:
     """Whether the cell names its zone, or counts from 1970."""
     is_bad: BoolArray
     """Whether the cell is no time."""
+    is_midnight: BoolArray
+    """Whether the cell is a date alone, or midnight on its own clock."""
     problems: dict[int, str]
     """Row to what is wrong with it, of the first of the bad ones."""
 
@@ -100,7 +102,7 @@ class TimeReader:
         read = [(each.format.name, _joined(each)) for each in self._candidates]
         chosen = self._agreed(read, column, place, either_order) if len(read) > 1 else read[0][1]
         problems = {row: self._problem(column, text) for row, text in candidate.first_bad.items()}
-        return TimeColumn(chosen.time_ns, chosen.is_utc, chosen.is_bad, problems)
+        return TimeColumn(chosen.time_ns, chosen.is_utc, chosen.is_bad, chosen.is_midnight, problems)
 
     def _agreed(self, read: list[tuple[str, ReadTimes]], column: str, place: Callable[[int], str], either_order: bool) -> ReadTimes:
         """Return the reading that alone has the rows in order, or any where all are equal."""
@@ -128,7 +130,7 @@ class TimeReader:
 
 
 def _joined(candidate: _Candidate) -> ReadTimes:
-    columns = zip(*((block.time_ns, block.is_utc, block.is_bad) for block in candidate.blocks), strict=True)
+    columns = zip(*((block.time_ns, block.is_utc, block.is_bad, block.is_midnight) for block in candidate.blocks), strict=True)
     return ReadTimes(*(np.concatenate(column) for column in columns))
 
 

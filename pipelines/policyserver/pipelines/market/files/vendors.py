@@ -38,7 +38,7 @@ DIALECTS: dict[str, Dialect] = {
     "metatrader5_daily": Dialect(delimiter="\t", time=("date",), volume="tickvol", stamp="start"),
     "tradingview": Dialect(time=("time",), stamp="start"),
 }
-"""By name. `plain` takes times as they are written: a vendor that stamps the beginning of a bar has a dialect that says so."""
+"""By name. A vendor that stamps the beginning of a bar has a dialect that says so; `plain` and `date_time` leave `stamp` open."""
 
 _SIGNS = (
     ("histdata_ascii", r"\d{8} \d{6};"),
