@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from policyserver.common.errors import ActionTimeoutError
-from policyserver.pipelines.comparison.comparison import compare
+from policyserver.pipelines.comparison.comparison import compare, repeat
 from policyserver.pipelines.comparison.kept_episodes import MOST_EPISODES, KeptEpisode
 from policyserver.pipelines.comparison.measured_play import measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
@@ -61,12 +61,7 @@ def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Boo
     whole = kept(pipeline)
     assert 128 <= len(whole) <= MOST_EPISODES
     assert {each.episode.id for each in whole} == set(earned)
-    again = measured_play(
-        pipeline._rules,
-        ("price",),
-        [each.episode for each in whole],
-        lambda block, rows, step: np.array([whole[row].actions[step] for row in rows]),
-    )
+    again = measured_play(pipeline._rules, ("price",), [each.episode for each in whole], repeat(whole))
     for place, each in enumerate(whole):
         assert (again.returns[place], again.profits[place]) == pytest.approx(earned[each.episode.id], abs=1e-9)
     assert np.array_equal(again.record.equity[:, -1] / again.record.equity[:, 0] - 1.0, again.profits)
@@ -140,12 +135,7 @@ def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
     earned = {row["episode"]: row["return"] for row in book.rows["episode"] if not row["cut"]}
     whole = kept(pipeline)
     assert {each.episode.id for each in whole} == set(earned)
-    again = measured_play(
-        pipeline._rules,
-        ("price",),
-        [each.episode for each in whole],
-        lambda block, rows, step: np.array([whole[row].actions[step] for row in rows]),
-    )
+    again = measured_play(pipeline._rules, ("price",), [each.episode for each in whole], repeat(whole))
     assert again.returns.tolist() == pytest.approx([earned[each.episode.id] for each in whole], abs=1e-9)
 
 

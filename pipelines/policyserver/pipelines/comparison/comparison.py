@@ -6,18 +6,17 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
-from policyserver.pipelines.comparison.measured_play import ChosenActions, MeasuredEpisodes, measured_play
+from policyserver.pipelines.comparison.measured_play import ChosenSteps, MeasuredEpisodes, Steps, measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
-from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.step_kinds import StepKind
 from policyserver.pipelines.market.truth.measures import Band, band, measure
 from policyserver.pipelines.prices import PriceSource
 
@@ -55,7 +54,7 @@ class Comparison:
     measures: dict[str, dict[str, Band]]
     """Of `policy`, `no_trade`, `buy_and_hold`, `random` and `rule` each measure's band; `return` is the sum of rewards."""
     fee_sweep: tuple[FeePoint, ...]
-    """What the same actions earn at multiples of the costs."""
+    """What the same steps earn at multiples of the costs."""
     edge_ends_at: float | None
     """Multiple of the costs at which the mean profit is 0; None: there is no profit, there are no costs, or 16 times the costs
     don't end it."""
@@ -92,18 +91,18 @@ def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed
     episodes = [each.episode for each in kept]
     others = np.random.default_rng((seed, len(kept))).permutation(len(kept))
     shuffled = [kept[other] for other in np.take(others, np.argsort(others) - 1).tolist()]  # of two or more, no episode gets its own
-    plays: dict[str, tuple[Rules, ChosenActions]] = {POLICY: (rules, _repeat(kept))}
+    plays: dict[str, tuple[Rules, ChosenSteps]] = {POLICY: (rules, repeat(kept))}
     reference = replace(rules, actions=ReferenceWeights())
     plays |= {"no_trade": (reference, no_trade), "buy_and_hold": (reference, buy_and_hold)}
-    plays |= {"random": (rules, _repeat(shuffled)), "rule": (reference, rule)}
+    plays |= {"random": (rules, repeat(shuffled)), "rule": (reference, rule)}
     years = source.annualisations
     bars_per_year = float(np.mean([years["+".join(episode.symbols)].periods_a_year for episode in episodes]))
 
-    def played(of: Rules, choose: ChosenActions) -> MeasuredEpisodes:
+    def played(of: Rules, choose: ChosenSteps) -> MeasuredEpisodes:
         return measured_play(of, source.slots, episodes, choose, RULE_STATISTICS, source.columns)
 
     measures = {name: _bands(played(*how), bars_per_year) for name, how in plays.items()}
-    sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), _repeat(kept)).profits)
+    sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), repeat(kept)).profits)
     return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep))
 
 
@@ -114,11 +113,19 @@ def _affordable(kept: Sequence[KeptEpisode]) -> Sequence[KeptEpisode]:
     return kept[len(kept) - count :]
 
 
-def _repeat(kept: Sequence[KeptEpisode]) -> ChosenActions:
-    """Return what takes the actions of episodes in their order, again and again where they are too few."""
+def repeat(kept: Sequence[KeptEpisode]) -> ChosenSteps:
+    """Return what takes the steps of episodes in their order, again and again where they are too few."""
+    lengths = np.array([len(each.actions) for each in kept])
+    kinds = [each.kinds for each in kept]
+    all_act = all(each is None for each in kinds)
 
-    def choose(block: EpisodeBlock, rows: Any, step: int) -> npt.NDArray[Any]:
-        return np.stack([kept[row].actions[step % len(kept[row].actions)] for row in rows.tolist()])
+    def choose(block: EpisodeBlock, rows: IntArray, steps: IntArray) -> Steps:
+        places = list(zip(rows.tolist(), (steps % lengths[rows]).tolist(), strict=True))
+        actions = np.stack([kept[row].actions[step] for row, step in places])
+        if all_act:
+            return actions, None
+        given = [StepKind.ACT if (of := kinds[row]) is None else of[step] for row, step in places]
+        return actions, np.array(given, dtype=np.int8)
 
     return choose
 

@@ -228,6 +228,10 @@ class EpisodeBlock:
             if len(requests.rows):
                 self.submit(requests)
 
+    def hold(self, rows: IntArray) -> None:
+        """Let the orders and positions of rows be, at the close of the last bar: no order is given, none is cancelled."""
+        self._forget_refusals(rows)
+
     def close_positions(self, rows: IntArray) -> None:
         """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
         self._forget_refusals(rows)
@@ -266,7 +270,7 @@ class EpisodeBlock:
             self.view.refusals[rows] = 0
 
     def keeping(self, rows: IntArray) -> Actions:
-        """Return the actions that change nothing; see `ActionScheme`."""
+        """Return the actions nearest to changing nothing; see `ActionScheme`."""
         return self.rules.actions.keeping(self._action_state, self.view, rows)
 
     def closing(self, rows: IntArray) -> Actions:
