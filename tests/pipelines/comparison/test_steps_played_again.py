@@ -75,14 +75,15 @@ def settings_of(rng: np.random.Generator, folder: Path) -> PipelineConfig:
         )
     else:
         prices = replace(PORTFOLIO, symbols_per_episode=2 if of_two else 1, bars_per_episode=bars, warmup_bars=warm_up, skip_frame=skip)
-    account = AccountConfig(max_leverage=(None, 1.0, 3.0)[rng.integers(3)], maintenance_fraction=(0.0, 0.3)[rng.integers(2)])
+    leverage = (None, 1.0, 3.0)[rng.integers(3)]
+    account = AccountConfig(max_leverage=leverage, maintenance_fraction=0.3 if leverage and rng.random() < 0.5 else 0.0)
     instrument = InstrumentConfig(
         fee_fraction=0.001, spread_fraction=0.001, volume_fraction=1.0 if rng.random() < 0.3 else None, borrow_fraction=0.01
     )
     rules = RulesConfig(
         actions=scheme,
         observers=("returns", "position", "refusals"),
-        ends=("ruin", {"name": "drawdown", "fraction": 0.03}) if rng.random() < 0.4 else (),
+        ends=("ruin", {"name": "drawdown_call", "fraction": 0.03}) if rng.random() < 0.4 else (),
         risk=({"name": "order_rate", "orders": 3, "bars": 10},) if rng.random() < 0.3 else (),
         account=account,
         instrument=instrument,
