@@ -191,10 +191,10 @@ def assert_replayed(pipeline: Pipeline, kept: KeptTurns) -> None:
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("decide", "fallback"), [("1h", "flatten"), ("all_symbols", "hold")])
 def test_the_summary_says_what_the_episodes_earned(decide: str, fallback: Any, files: Path) -> None:
-    prices = PricesConfig(recorded=recorded(files), symbols_per_episode=2, bars_per_episode=60, warmup_bars=20, decide=decide)
+    prices = PricesConfig(recorded=recorded(files), symbols_per_episode=2, bars_per_episode=30, warmup_bars=20, decide=decide)
     config = PipelineConfig(
         worker_number=0,
-        episodes=PlayedEpisodesConfig(concurrent=4, steps=240),
+        episodes=PlayedEpisodesConfig(concurrent=4, steps=400),
         prices=prices,
         rules=RulesConfig(actions="target_weight", observers=("returns",), ends=()),
         policy=PolicyCallsConfig(fallback=fallback),
