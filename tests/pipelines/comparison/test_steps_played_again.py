@@ -203,7 +203,7 @@ def test_the_summary_says_what_the_episodes_earned(decide: str, fallback: Any, f
     found = pipeline.compare()
     assert found is not None
     earned = [kept.equity[each.episode.number][-1] / 10_000.0 - 1.0 for each in pipeline.kept_episodes]
-    assert len(earned) == found.episodes
+    assert (found.episodes, found.earned_otherwise) == (len(earned), 0)
     sweep = {point.multiple: point.profit_mean for point in found.fee_sweep}
     assert sweep[1.0] == pytest.approx(np.mean(earned), abs=EXACTLY)
     assert found.measures["policy"]["total_return"].median == pytest.approx(np.median(earned), abs=EXACTLY)

@@ -26,6 +26,9 @@ POLICY = "policy"
 _MOST_STEPS = 200_000
 """Steps of the episodes that are played again: it takes a second or so for each of those beside the policy and for each cost."""
 
+_ROUNDING = 1e-9
+"""Distance of two profits that count as one."""
+
 _COSTS = ("fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _BOUNDS = {"fee_fraction": 1.0, "spread_fraction": 1.0, "slippage_fraction": 0.5, "borrow_fraction": 1.0}
 _MULTIPLES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -58,6 +61,8 @@ class Comparison:
     edge_ends_at: float | None
     """Multiple of the costs at which the mean profit is 0; None: there is no profit, there are no costs, or 16 times the costs
     don't end it."""
+    earned_otherwise: int
+    """Episodes that did not earn what they had earned when their own steps were played again."""
 
     def text(self, name: str) -> str:
         """Return a policy's measures in short."""
@@ -68,6 +73,9 @@ class Comparison:
         head = ("measures", f"of the newest {self.episodes} whole episodes: median, and the range from 5 to 95 % of them")
         rows = [head, *((f"  {name.replace('_', ' ')}", _short(bands)) for name, bands in self.measures.items())]
         sweep = ", ".join(f"{point.profit_mean:+.2%} at {point.multiple:g}" for point in self.fee_sweep)
+        if self.earned_otherwise:
+            why = "a part of the rules reads forecasts, which are 0 here, or draws random numbers"
+            rows.append(("played again", f"{self.earned_otherwise} of {self.episodes} episodes earned something else: {why}"))
         if sweep:
             end = "" if self.edge_ends_at is None else f"; the edge ends at {self.edge_ends_at:.2g} times the costs"
             rows.append(("profit by costs", f"{sweep} times{end}"))
@@ -101,9 +109,18 @@ def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed
     def played(of: Rules, choose: ChosenSteps) -> MeasuredEpisodes:
         return measured_play(of, source.slots, episodes, choose, RULE_STATISTICS, source.columns)
 
-    measures = {name: _bands(played(*how), bars_per_year) for name, how in plays.items()}
+    measures, profits = {}, {}
+    for name, how in plays.items():
+        result = played(*how)
+        measures[name], profits[name] = _bands(result, bars_per_year), result.profits
     sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), repeat(kept)).profits)
-    return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep))
+    return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep), _earned_otherwise(kept, profits[POLICY]))
+
+
+def _earned_otherwise(kept: Sequence[KeptEpisode], again: FloatArray) -> int:
+    """Return how many of the episodes whose profit is known have another one now, float64 (n,)."""
+    pairs = zip(kept, again.tolist(), strict=True)
+    return sum(each.profit is not None and not abs(each.profit - profit) <= _ROUNDING for each, profit in pairs)
 
 
 def _affordable(kept: Sequence[KeptEpisode]) -> Sequence[KeptEpisode]:

@@ -25,6 +25,8 @@ class KeptEpisode:
     """What was done, fallbacks as they are reported, (n, ...)."""
     kinds: StepKinds | None = None
     """What these steps did, (n,); None: each did what its action says."""
+    profit: float | None = None
+    """What it earned: simple profit over the initial equity; None: that is not known."""
 
 
 KeptEpisodes = deque[KeptEpisode]
