@@ -213,9 +213,8 @@ class LateBetween(PolicyDouble):
     """Acts at random by episode and bar; of so many bars in a row it answers in time at the first."""
 
     def __init__(self, space: Any, bars_per_step: int, in_time: int) -> None:
-        super().__init__()
+        super().__init__(self._chosen)
         self._ids: Sequence[str] = ()
-        self.choose = lambda observations: np.stack([self._action(name) for name in self._ids])
         self.fail = self._late
         self._space, self._bars_per_step, self._in_time = space, bars_per_step, in_time
 
@@ -224,6 +223,9 @@ class LateBetween(PolicyDouble):
             return None
         self._ids = ids
         return {row: ActionTimeoutError("late") for row, name in enumerate(ids) if len(self.episodes[name].actions) % self._in_time}
+
+    def _chosen(self, observations: Any) -> Any:
+        return np.stack([self._action(name) for name in self._ids])
 
     def _action(self, name: str) -> Any:
         bar = len(self.episodes[name].actions) * self._bars_per_step
