@@ -186,3 +186,14 @@ def test_episodes_that_do_not_earn_again_what_they_earned_are_counted_and_told(p
     assert found is not None
     assert found.earned_otherwise == found.episodes > 0
     assert dict(found.rows())["played again"].startswith(f"{found.episodes} of {found.episodes} episodes earned something else")
+
+
+def test_where_the_policy_is_seldom_asked_bars_bound_what_is_played_again(
+    played: tuple[Pipeline, Book], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = played[0]
+    monkeypatch.setattr("policyserver.pipelines.comparison.comparison._MOST_BARS", 1_000)
+    seldom = [replace(each, actions=each.actions[:2], profit=None) for each in kept(pipeline)[:40]]
+    found = compare(pipeline._rules, pipeline._source, seldom, 0)
+    assert found is not None
+    assert found.episodes == 10

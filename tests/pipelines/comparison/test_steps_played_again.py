@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from policyserver.pipelines.comparison.comparison import repeat
 from policyserver.pipelines.comparison.measured_play import measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
+from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.execution.broker import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View
+from policyserver.pipelines.market.schemes.actions.target_weights import TargetWeight
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.prices.config import make_slots
@@ -248,3 +251,24 @@ def test_a_held_step_is_a_bar_at_which_the_policy_is_not_asked(scheme: Any) -> N
     for number in held.equity.keys() & skipped.equity.keys():
         bars = min(len(held.equity[number]), len(skipped.equity[number]))
         assert held.equity[number][:bars] == skipped.equity[number][:bars]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumbers(TargetWeight):
+    """Says with integers that nothing changes, in a space of floats."""
+
+    def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
+        return np.zeros((len(rows), 1), dtype=np.int64)
+
+
+@pytest.mark.long
+def test_answers_that_came_in_time_are_played_as_they_are_beside_late_ones() -> None:
+    prices = replace(PORTFOLIO, symbols_per_episode=1)
+    rules = RulesConfig(actions=f"python:{__name__}.WholeNumbers", observers=("returns",))
+    config = PipelineConfig(worker_number=0, episodes=PlayedEpisodesConfig(concurrent=4, steps=300), prices=prices, rules=rules)
+    service = troubled(rng := np.random.default_rng(0))
+    service.choose = lambda observations: rng.uniform(-0.9, 0.9, (len(observations), 1)).astype(np.float32)
+    pipeline, _ = play_kept(config, service)
+    assert pipeline.fallbacks > 20
+    for each in pipeline.kept_episodes:
+        assert each.actions.tolist() == service.episodes[each.episode.id].actions

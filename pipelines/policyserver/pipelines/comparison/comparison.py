@@ -29,6 +29,9 @@ _MOST_STEPS = 200_000
 _ROUNDING = 1e-9
 """Distance of two profits that count as one."""
 
+_MOST_BARS = 2_000_000
+"""Their bars, each counted as long as the longest: where the policy is not asked at each bar, these are what time and memory go to."""
+
 _COSTS = ("fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _BOUNDS = {"fee_fraction": 1.0, "spread_fraction": 1.0, "slippage_fraction": 0.5, "borrow_fraction": 1.0}
 _MULTIPLES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -124,9 +127,10 @@ def _earned_otherwise(kept: Sequence[KeptEpisode], again: FloatArray) -> int:
 
 
 def _affordable(kept: Sequence[KeptEpisode]) -> Sequence[KeptEpisode]:
-    """Return the newest episodes that have no more steps together than can be played again."""
+    """Return the newest episodes that have no more steps and bars together than can be played again."""
     steps = np.cumsum([len(each.actions) for each in reversed(kept)])
-    count = int(np.searchsorted(steps, _MOST_STEPS, side="right"))
+    longest = np.maximum.accumulate([each.episode.bars.n_steps for each in reversed(kept)]) if kept else steps
+    count = int(np.count_nonzero((steps <= _MOST_STEPS) & (longest * np.arange(1, len(kept) + 1) <= _MOST_BARS)))
     return kept[len(kept) - count :]
 
 

@@ -111,6 +111,7 @@ class EpisodeBlock:
         """Calls of `fill` in which no row comes to the last bar of its episode, at least."""
         self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.bind(self.view)
+        self._action_dtype = rules.actions.space(symbols).dtype
         self._cancels = type(rules.actions).cancels is not ActionScheme.cancels
         self._observers = [(part, part.bind(self.view)) for part in rules.observers]
         self._rewards = [(part, part.bind(self.view)) for part in rules.rewards]
@@ -270,9 +271,9 @@ class EpisodeBlock:
             self.view.refusals[rows] = 0
 
     def keeping(self, rows: IntArray) -> Actions:
-        """Return the actions nearest to changing nothing; see `ActionScheme`."""
-        return self.rules.actions.keeping(self._action_state, self.view, rows)
+        """Return the actions nearest to changing nothing, of the space's dtype; see `ActionScheme`."""
+        return np.asarray(self.rules.actions.keeping(self._action_state, self.view, rows), dtype=self._action_dtype)
 
     def closing(self, rows: IntArray) -> Actions:
-        """Return the actions nearest to closing all positions; see `ActionScheme`."""
-        return self.rules.actions.closing(self._action_state, self.view, rows)
+        """Return the actions nearest to closing all positions, of the space's dtype; see `ActionScheme`."""
+        return np.asarray(self.rules.actions.closing(self._action_state, self.view, rows), dtype=self._action_dtype)
