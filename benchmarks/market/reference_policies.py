@@ -92,7 +92,7 @@ def optimum(rules: Rules, episodes: Sequence[Episode]) -> Results:
     """
     parameters = [episode.bars.parameters for episode in episodes]
     if all(drawn.get("price_drift") == 0.0 for drawn in parameters):
-        return play(rules, _SLOTS, episodes, lambda block, rows, step: block.keeping(rows))
+        return play(rules, _SLOTS, episodes, lambda block, rows, step: block.keeping(rows), holds=np.ones(len(episodes), dtype=np.bool_))
     if not all("reversion" in drawn for drawn in parameters):
         raise ValueError(f"episodes: expected ou, or gbm without drift, received {[dict(drawn) for drawn in parameters[:1]]}")
     terms = Terms.of(rules)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -55,8 +57,10 @@ def test_playing_actions_equals_the_account_step_by_step(volatility: float) -> N
 
 
 @pytest.mark.long
-def test_no_trade_earns_exactly_nothing() -> None:
-    result, _ = Baselines(RULES, SLOTS, seed=1).of(episodes(5))
+@pytest.mark.parametrize("actions", ["sell_hold_buy", "limit_offsets", {"name": "simplex_weights", "sharpness": 0.5}])
+def test_no_trade_earns_exactly_nothing(actions: Any) -> None:
+    """Also where no action of the scheme is exactly that: a softmax has a little of each symbol."""
+    result, _ = Baselines(Rules.of(RulesConfig(actions=actions)), SLOTS, seed=1).of(episodes(5))
     assert not np.any(result.returns)
     assert not np.any(result.profits)
     assert not np.any(result.costs)

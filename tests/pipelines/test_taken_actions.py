@@ -38,6 +38,26 @@ def test_what_is_handed_out_does_not_change_when_the_next_episode_begins() -> No
     assert (first.tolist(), taken.of(0).tolist()) == ([7], [9])
 
 
+def test_what_a_step_did_is_kept_with_its_action_once_one_did_not_act() -> None:
+    rng = np.random.default_rng(0)
+    taken, expected = TakenActions(4), [list[int]() for _ in range(4)]
+    for step in range(400):
+        over = np.flatnonzero(rng.random(4) < 0.005)
+        taken.begin(over)
+        for row in over.tolist():
+            expected[row] = []
+        rows = np.flatnonzero(rng.random(4) < 0.8)
+        kinds = rng.integers(3, size=len(rows)).astype(np.int8) if step > 50 and rng.random() < 0.3 else None
+        taken.add(rows, rng.integers(100, size=len(rows)), kinds)
+        for place, row in enumerate(rows.tolist()):
+            expected[row].append(0 if kinds is None else int(kinds[place]))
+        for row in range(4):
+            found = taken.kinds_of(row)
+            assert (len(expected[row]) * [0] if found is None else found.tolist()) == expected[row]
+            assert (found is None) == (not any(expected[row]))
+    assert max(map(len, expected)) > 128, "room has grown"
+
+
 def test_room_is_bounded_and_an_episode_of_more_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taken_actions, "MOST_ACTIONS", 100)
     taken = TakenActions(2)

@@ -57,13 +57,12 @@ class Baselines:
         actions = np.stack([random_actions(space, actions_rng(self._seed, episode), longest) for episode in episodes])
 
         def choose(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
-            chosen = np.array(block.keeping(rows))
-            is_random = rows >= count
-            chosen[is_random] = actions[rows[is_random] - count, step]
+            chosen: npt.NDArray[Any] = actions[rows - count, step]
             return chosen
 
         # Both in one block: a step of it costs nearly the same, however few rows it has.
-        both = play(self._rules, self._slots, [*episodes, *episodes], choose, columns=self._columns)
+        holds = np.arange(2 * count) < count
+        both = play(self._rules, self._slots, [*episodes, *episodes], choose, columns=self._columns, holds=holds)
         nothing, random = (Results(*(part[rows] for part in both.columns)) for rows in (slice(count), slice(count, None)))
         return nothing, random
 
@@ -94,16 +93,18 @@ def play(
     choose: Choose,
     statistics: frozenset[Statistic] = frozenset(),
     columns: tuple[str, ...] = (),
+    holds: npt.NDArray[np.bool_] | None = None,
 ) -> Results:
     """Play episodes from their first action to their end; forecasts are 0. `statistics` are those that `choose` reads.
 
-    Actions are chosen where the policy is asked. `columns` are those that the episodes' bars have beyond their fields.
+    Actions are chosen where the policy is asked. `columns` are those that the episodes' bars have beyond their fields. `holds`: in which no
+    order is ever given, bool (n,); none: in none. No action is chosen there.
     """
     count, n_extras = len(episodes), len(columns)
     block, feed = EpisodeBlock(count, slots, rules, statistics, columns), BarFeed(count, len(slots), n_extras)
     begin_episodes(block, feed, np.arange(count), list(episodes))
     returns, going, step = np.zeros(count), np.arange(count), 0
-    asked = going
+    asked = going if holds is None else going[~holds]
     while len(going):
         if len(asked):
             block.act(asked, choose(block, asked, step))
@@ -113,6 +114,7 @@ def play(
         returns[going] += marked.rewards
         goes_on = marked.ends == GOES_ON
         asked = going[goes_on if bar.asks is None else goes_on & bar.asks]
+        asked = asked if holds is None else asked[~holds[asked]]
         going = going[goes_on]
         step += 1
     accounts = block.view.accounts

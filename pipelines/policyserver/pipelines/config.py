@@ -65,7 +65,8 @@ class PolicyCallsConfig(Config):
     """Whether bars wait while the learner has all the steps it wants, as simulated or recorded bars can; that wait is not part of
     `action_timeout_s`. False: if steps come faster than the learner takes them, the oldest are dropped."""
     fallback: Fallback = "hold"
-    """Without an action in time: keep the position (hold), or close it at the next open (flatten)."""
+    """Without an action in time: give no order and cancel none, so that positions, limits and stops stay (hold); or cancel all orders and
+    close the positions at the next open (flatten)."""
 
 
 @dataclass(frozen=True, slots=True)

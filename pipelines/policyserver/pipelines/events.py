@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import BarRows, IntArray
 from policyserver.pipelines.market.block import Marked
 from policyserver.pipelines.market.episode_source import Episode
 from policyserver.pipelines.market.orders import Fills
+from policyserver.pipelines.market.step_kinds import StepKinds
 from policyserver.pipelines.played_block import FallbackStep, Observations, PlayedBlock
 
 Ending = Literal["terminated", "truncated", "lost", "abandoned"]
@@ -80,9 +80,9 @@ class ActionEvent:
     rows: IntArray
     """Rows that have one, int64 (m,)."""
     actions: npt.NDArray[Any]
-    """What they do."""
-    flattens: npt.NDArray[np.bool_] | None
-    """Whose positions are closed instead, bool (m,); None: no row's."""
+    """What the policy says; of a fallback what it is reported as."""
+    kinds: StepKinds | None
+    """What their steps do, (m,); None: each does what its action says."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +102,8 @@ class Ended:
     unreported: list[FallbackStep]
     actions: npt.NDArray[Any]
     """What was done, fallbacks as they are reported, (n, ...); none if there is too much of it."""
+    kinds: StepKinds | None
+    """What these steps did, (n,); None: each did what its action says."""
     steps: int
     return_sum: float
     profit: float

@@ -14,12 +14,16 @@ import numpy as np
 
 from policyserver.client import BatchError
 from policyserver.common.errors import ActionTimeoutError, PolicyServerError, ServerOverloadedError, ServerUnavailableError
+from policyserver.pipelines.market.step_kinds import StepKind
 from policyserver.pipelines.played_block import FallbackStep
 from policyserver.pipelines.run_state import ExactSum
 from policyserver.pipelines.serving import PolicyService
 
 Fallback = Literal["hold", "flatten"]
-"""Keep the position, or close it at the next open."""
+"""Give no order and cancel none; or cancel all and close the positions at the next open."""
+
+STEP_KINDS: dict[Fallback, StepKind] = {"hold": StepKind.HOLD, "flatten": StepKind.FLATTEN}
+"""What a step without an action in time does."""
 
 NO_ANSWER = (ActionTimeoutError, ServerUnavailableError, ServerOverloadedError)
 """Errors that leave the episode as it was: its next step may succeed."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserver.pipelines.audit.changed_future import check_changed_future
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.forecast import forecasts
 from policyserver.pipelines.forecast.block_forecaster import BlockForecaster
@@ -305,3 +306,13 @@ def test_a_split_whose_training_reaches_into_the_testing(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Fold, "of", wide)
     assert "split" in parts(changed_future(config, cuts=1)).splitlines()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("skip_frame", [1, 3])
+def test_blocks_whose_episodes_end_early_between_questions_are_cut_at_what_each_has_reached(skip_frame: int) -> None:
+    """Their forecaster has learnt the same from each of them then; bars are counted, not questions, and an end need not be at one."""
+    config = small(concurrent=6, prices={"skip_frame": skip_frame}, ends=({"name": "drawdown_call", "fraction": 0.02},))
+    result = check_changed_future(config, range(18), 6, 4)
+    assert result.faults == (), result.text()
+    assert result.looked_at.startswith("18 episodes, 4 cuts through ")

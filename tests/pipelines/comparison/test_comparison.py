@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from policyserver.common.errors import ActionTimeoutError
-from policyserver.pipelines.comparison.comparison import compare
+from policyserver.pipelines.comparison.comparison import compare, repeat
 from policyserver.pipelines.comparison.kept_episodes import MOST_EPISODES, KeptEpisode
 from policyserver.pipelines.comparison.measured_play import measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
+from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.instruments import InstrumentConfig
+from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View
+from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
 from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig
 from tests.pipelines.pipeline_harness import Book, play
@@ -61,12 +66,7 @@ def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Boo
     whole = kept(pipeline)
     assert 128 <= len(whole) <= MOST_EPISODES
     assert {each.episode.id for each in whole} == set(earned)
-    again = measured_play(
-        pipeline._rules,
-        ("price",),
-        [each.episode for each in whole],
-        lambda block, rows, step: np.array([whole[row].actions[step] for row in rows]),
-    )
+    again = measured_play(pipeline._rules, ("price",), [each.episode for each in whole], repeat(whole))
     for place, each in enumerate(whole):
         assert (again.returns[place], again.profits[place]) == pytest.approx(earned[each.episode.id], abs=1e-9)
     assert np.array_equal(again.record.equity[:, -1] / again.record.equity[:, 0] - 1.0, again.profits)
@@ -140,12 +140,7 @@ def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
     earned = {row["episode"]: row["return"] for row in book.rows["episode"] if not row["cut"]}
     whole = kept(pipeline)
     assert {each.episode.id for each in whole} == set(earned)
-    again = measured_play(
-        pipeline._rules,
-        ("price",),
-        [each.episode for each in whole],
-        lambda block, rows, step: np.array([whole[row].actions[step] for row in rows]),
-    )
+    again = measured_play(pipeline._rules, ("price",), [each.episode for each in whole], repeat(whole))
     assert again.returns.tolist() == pytest.approx([earned[each.episode.id] for each in whole], abs=1e-9)
 
 
@@ -170,3 +165,35 @@ def test_portfolios_and_other_actions_are_compared_alike() -> None:
     assert found is not None
     assert found.measures["buy_and_hold"]["exposure"].median == pytest.approx(1.0, abs=0.05)
     assert found.measures["policy"]["turnover"].median > 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasting(SellHoldBuy):
+    """Buys and sells by the forecast, whatever the action says: the forecasts of a repetition are 0."""
+
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+        return SellHoldBuy.orders(self, state, view, rows, 1 + np.sign(view.forecast[rows, 0, 0]).astype(np.int64))
+
+
+@pytest.mark.long
+def test_episodes_that_do_not_earn_again_what_they_earned_are_counted_and_told(played: tuple[Pipeline, Book]) -> None:
+    found = played[0].compare()
+    assert found is not None
+    assert found.earned_otherwise == 0
+    assert "played again" not in dict(found.rows())
+    config = replace(settings(800, bars_per_episode=10), rules=RulesConfig(actions=f"python:{__name__}.Forecasting"))
+    found = play(config, PolicyDouble(reverting))[0].compare()
+    assert found is not None
+    assert found.earned_otherwise == found.episodes > 0
+    assert dict(found.rows())["played again"].startswith(f"{found.episodes} of {found.episodes} episodes earned something else")
+
+
+def test_where_the_policy_is_seldom_asked_bars_bound_what_is_played_again(
+    played: tuple[Pipeline, Book], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = played[0]
+    monkeypatch.setattr("policyserver.pipelines.comparison.comparison._MOST_BARS", 1_000)
+    seldom = [replace(each, actions=each.actions[:2], profit=None) for each in kept(pipeline)[:40]]
+    found = compare(pipeline._rules, pipeline._source, seldom, 0)
+    assert found is not None
+    assert found.episodes == 10

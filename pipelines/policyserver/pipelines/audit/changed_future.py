@@ -119,30 +119,18 @@ def _whole(honest: Played, episodes: range) -> dict[int, int]:
 
 
 def _simulated_cut(honest: Played, episodes: range, shares: Sequence[int], number: int, cuts: int, seed: int) -> _Cut:
-    """Cut each block after the same part of its steps."""
+    """Cut each block after the same part of its turns."""
     rng = np.random.default_rng((seed, number))
     through = "draws" if number % 2 else "bars"
     first, known, bounds = episodes.start, {}, np.cumsum([0, *shares])
     for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        slots = [_steps_of_slot(honest, first + slot, sum(shares)) for slot in range(begin, end)]
-        longest = max((start + count for slot in slots for each, start, count in slot if each in episodes), default=1)
-        step = min(int((number // 2 + rng.random() * (number > 0)) / max(1, (cuts + 1) // 2) * longest), longest - 1)
-        for slot in slots:
-            for episode, start, count in slot:
-                if start <= step:
-                    bars = honest.bars_of(episode)
-                    known[episode] = honest.episodes[episode].bars.warmup_bars + int(bars[min(step - start, count)])
+        own = {each: course for each, course in honest.courses.items() if begin <= (each - first) % sum(shares) < end}
+        longest = max((course.began + course.bars for each, course in own.items() if each in episodes), default=1)
+        turn = min(int((number // 2 + rng.random() * (number > 0)) / max(1, (cuts + 1) // 2) * longest), longest - 1)
+        for each, course in own.items():
+            if course.began <= turn:
+                known[each] = honest.episodes[each].bars.warmup_bars + min(turn - course.began, course.bars)
     return _Cut(OtherFuture(int(rng.integers(2**62)), through, known, 0), known)  # type: ignore[arg-type]
-
-
-def _steps_of_slot(honest: Played, first: int, concurrent: int) -> list[tuple[int, int, int]]:
-    """Return the episodes of a slot: number, step of the block at which it begins, and how many bars it is played."""
-    found, start, number = [], 0, first
-    while number in honest.observations:
-        count = len(honest.observations[number]) - 1
-        found.append((number, start, count))
-        start, number = start + count + 1, number + concurrent
-    return found
 
 
 def _recorded_cut(honest: Played, episodes: range, shares: Sequence[int], number: int, cuts: int, seed: int) -> _Cut:

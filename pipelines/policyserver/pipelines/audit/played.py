@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from policyserver.pipelines.pipeline import Pipeline, reach_of
 from policyserver.pipelines.played_block import Observations
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.prices.change import PriceChange
+from policyserver.pipelines.replay.turn import Turn
 
 Wanted = Callable[[Episode], int]
 """How many observations of an episode are wanted, at most `n_steps + 1`; 0: it need not be played."""
@@ -45,6 +46,16 @@ class Recorded:
     """The values, float64 (n,)."""
 
 
+@dataclass(slots=True)
+class Course:
+    """When an episode was played."""
+
+    began: int
+    """Turn of its block, from 0, in which it stood at the bar of its first action."""
+    bars: int = 0
+    """Bars that it was played from there on, one in each turn; fewer than it has where it ended before, or the run did."""
+
+
 @dataclass(slots=True, eq=False)
 class Played:
     """What a run did. A number stands for an episode."""
@@ -58,14 +69,16 @@ class Played:
     """What they were to do, (n_steps, ...)."""
     recorded: dict[int, dict[str, Recorded]] = field(default_factory=dict)
     """What was recorded of them, by "order.fill_price" and so on."""
+    courses: dict[int, Course] = field(default_factory=dict)
+    """When they were played."""
 
     def name(self, number: int) -> str:
         """Return the name of an episode."""
         return self.episodes[number].id
 
     def bars_of(self, number: int) -> IntArray:
-        """Return the bar of each observation of an episode, int64 (n,), 0 that of the first action; of the last one at the latest."""
-        return _bars_of(self.episodes[number])[: len(self.observations[number])]
+        """Return the bar of each observation of an episode, int64 (n,), 0 that of the first action; the last may be that of its end."""
+        return _bars_of(self.episodes[number], self.courses[number])[: len(self.observations[number])]
 
 
 def prices_of(config: PipelineConfig, change: PriceChange | None = None) -> PriceSource:
@@ -103,17 +116,37 @@ def play(
     space = Rules.of(config.rules).actions.space(source.slots)
     policy = _RandomPolicy(space, config.episodes_seed, watched, episodes, wanted or (lambda episode: episode.bars.n_steps + 1))
     policy.concurrent = concurrent
-    book = _Book()
-    pipeline = Pipeline(config, policy, book, source=watched)
+    book, courses = _Book(), _Courses()
+    pipeline = Pipeline(config, policy, book, source=watched, turns=courses)
     policy.on_enough = pipeline.run.stopping.set
     with pipeline.running():
         pipeline.wait()
-    played = Played(watched.made)
+    played = Played(watched.made, courses=courses.of)
     for number, heard in policy.heard.items():
         played.observations[number] = np.stack(heard)
         played.actions[number] = policy.actions[number]
-    played.recorded = book.by_episode(watched.made)
+    played.recorded = book.by_episode(played)
     return played
+
+
+class _Courses:
+    """Takes the turns of a run, those of a block in their order."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Course] = {}
+        self._lock = threading.Lock()  # guards all of it: each node has a thread of its own
+        self._turns: dict[int, int] = {}
+        self._playing: dict[tuple[int, int], Course] = {}
+
+    def add(self, turn: Turn) -> None:
+        """See `Turns`."""
+        with self._lock:
+            now = self._turns.get(turn.block, 0)
+            self._turns[turn.block] = now + 1
+            for row in turn.marked[0].tolist() if turn.marked else ():
+                self._playing[turn.block, row].bars += 1
+            for row, number in zip(*(column.tolist() for column in turn.begun), strict=True) if turn.begun else ():
+                self.of[number] = self._playing[turn.block, row] = Course(now)
 
 
 class _WatchedSource:
@@ -222,8 +255,8 @@ class _Book(MultiSink):
         if {"episode", "bar"} <= points.columns.keys():
             self._batches.setdefault(points.measurement, []).append(points)
 
-    def by_episode(self, episodes: Mapping[int, Episode]) -> dict[int, dict[str, Recorded]]:
-        """Return what was recorded of each episode."""
+    def by_episode(self, played: Played) -> dict[int, dict[str, Recorded]]:
+        """Return what was recorded of each episode of a run."""
         recorded: dict[int, dict[str, Recorded]] = {}
         for measurement, batches in self._batches.items():
             numbers = np.array([_number(name) for points in batches for name in points.columns["episode"]])
@@ -235,7 +268,7 @@ class _Book(MultiSink):
                 for rows in np.split(order, firsts[1:]):
                     number, bar = int(numbers[rows[0]]), bars[rows]
                     if comes_later:
-                        asks = _bars_of(episodes[number])
+                        asks = _bars_of(played.episodes[number], played.courses[number])
                         bar = asks[np.minimum(np.searchsorted(asks, bar, side="right"), len(asks) - 1)]
                     recorded.setdefault(number, {})[f"{measurement}.{name}"] = Recorded(bar, values[rows])
         return recorded
@@ -250,14 +283,14 @@ def _numeric(batches: list[Points]) -> dict[str, FloatArray]:
     }
 
 
-def _bars_of(episode: Episode) -> IntArray:
-    """Return the bars at which an episode asks for an action, and its last bar."""
-    asks = episode.bars.asks
-    count = len(episode.bars.time_ns) - episode.bars.warmup_bars + 1
+def _bars_of(episode: Episode, course: Course) -> IntArray:
+    """Return the bars at which an episode asked for an action, and the last one that it was played."""
+    asks, last = episode.bars.asks, course.bars
     if asks is None:
-        return np.arange(count)
-    bars = np.flatnonzero(asks[-count:])
-    return bars if bars[-1] == count - 1 else np.append(bars, count - 1)
+        return np.arange(last + 1)
+    first = episode.bars.warmup_bars - 1
+    bars = np.flatnonzero(asks[first : first + last + 1])
+    return bars if bars[-1] == last else np.append(bars, last)
 
 
 def _number(name: str) -> int:

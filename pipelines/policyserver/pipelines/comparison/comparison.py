@@ -6,18 +6,17 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
-from policyserver.pipelines.comparison.measured_play import ChosenActions, MeasuredEpisodes, measured_play
+from policyserver.pipelines.comparison.measured_play import ChosenSteps, MeasuredEpisodes, Steps, measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
-from policyserver.pipelines.market.bars import FloatArray
+from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules
+from policyserver.pipelines.market.step_kinds import StepKind
 from policyserver.pipelines.market.truth.measures import Band, band, measure
 from policyserver.pipelines.prices import PriceSource
 
@@ -26,6 +25,12 @@ POLICY = "policy"
 
 _MOST_STEPS = 200_000
 """Steps of the episodes that are played again: it takes a second or so for each of those beside the policy and for each cost."""
+
+_ROUNDING = 1e-9
+"""Distance of two profits that count as one."""
+
+_MOST_BARS = 2_000_000
+"""Their bars, each counted as long as the longest: where the policy is not asked at each bar, these are what time and memory go to."""
 
 _COSTS = ("fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _BOUNDS = {"fee_fraction": 1.0, "spread_fraction": 1.0, "slippage_fraction": 0.5, "borrow_fraction": 1.0}
@@ -55,10 +60,12 @@ class Comparison:
     measures: dict[str, dict[str, Band]]
     """Of `policy`, `no_trade`, `buy_and_hold`, `random` and `rule` each measure's band; `return` is the sum of rewards."""
     fee_sweep: tuple[FeePoint, ...]
-    """What the same actions earn at multiples of the costs."""
+    """What the same steps earn at multiples of the costs."""
     edge_ends_at: float | None
     """Multiple of the costs at which the mean profit is 0; None: there is no profit, there are no costs, or 16 times the costs
     don't end it."""
+    earned_otherwise: int
+    """Episodes that did not earn what they had earned when their own steps were played again."""
 
     def text(self, name: str) -> str:
         """Return a policy's measures in short."""
@@ -69,6 +76,9 @@ class Comparison:
         head = ("measures", f"of the newest {self.episodes} whole episodes: median, and the range from 5 to 95 % of them")
         rows = [head, *((f"  {name.replace('_', ' ')}", _short(bands)) for name, bands in self.measures.items())]
         sweep = ", ".join(f"{point.profit_mean:+.2%} at {point.multiple:g}" for point in self.fee_sweep)
+        if self.earned_otherwise:
+            why = "a part of the rules reads forecasts, which are 0 here, or draws random numbers"
+            rows.append(("played again", f"{self.earned_otherwise} of {self.episodes} episodes earned something else: {why}"))
         if sweep:
             end = "" if self.edge_ends_at is None else f"; the edge ends at {self.edge_ends_at:.2g} times the costs"
             rows.append(("profit by costs", f"{sweep} times{end}"))
@@ -92,33 +102,51 @@ def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed
     episodes = [each.episode for each in kept]
     others = np.random.default_rng((seed, len(kept))).permutation(len(kept))
     shuffled = [kept[other] for other in np.take(others, np.argsort(others) - 1).tolist()]  # of two or more, no episode gets its own
-    plays: dict[str, tuple[Rules, ChosenActions]] = {POLICY: (rules, _repeat(kept))}
+    plays: dict[str, tuple[Rules, ChosenSteps]] = {POLICY: (rules, repeat(kept))}
     reference = replace(rules, actions=ReferenceWeights())
     plays |= {"no_trade": (reference, no_trade), "buy_and_hold": (reference, buy_and_hold)}
-    plays |= {"random": (rules, _repeat(shuffled)), "rule": (reference, rule)}
+    plays |= {"random": (rules, repeat(shuffled)), "rule": (reference, rule)}
     years = source.annualisations
     bars_per_year = float(np.mean([years["+".join(episode.symbols)].periods_a_year for episode in episodes]))
 
-    def played(of: Rules, choose: ChosenActions) -> MeasuredEpisodes:
+    def played(of: Rules, choose: ChosenSteps) -> MeasuredEpisodes:
         return measured_play(of, source.slots, episodes, choose, RULE_STATISTICS, source.columns)
 
-    measures = {name: _bands(played(*how), bars_per_year) for name, how in plays.items()}
-    sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), _repeat(kept)).profits)
-    return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep))
+    measures, profits = {}, {}
+    for name, how in plays.items():
+        result = played(*how)
+        measures[name], profits[name] = _bands(result, bars_per_year), result.profits
+    sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), repeat(kept)).profits)
+    return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep), _earned_otherwise(kept, profits[POLICY]))
+
+
+def _earned_otherwise(kept: Sequence[KeptEpisode], again: FloatArray) -> int:
+    """Return how many of the episodes whose profit is known have another one now, float64 (n,)."""
+    pairs = zip(kept, again.tolist(), strict=True)
+    return sum(each.profit is not None and not abs(each.profit - profit) <= _ROUNDING for each, profit in pairs)
 
 
 def _affordable(kept: Sequence[KeptEpisode]) -> Sequence[KeptEpisode]:
-    """Return the newest episodes that have no more steps together than can be played again."""
+    """Return the newest episodes that have no more steps and bars together than can be played again."""
     steps = np.cumsum([len(each.actions) for each in reversed(kept)])
-    count = int(np.searchsorted(steps, _MOST_STEPS, side="right"))
+    longest = np.maximum.accumulate([each.episode.bars.n_steps for each in reversed(kept)]) if kept else steps
+    count = int(np.count_nonzero((steps <= _MOST_STEPS) & (longest * np.arange(1, len(kept) + 1) <= _MOST_BARS)))
     return kept[len(kept) - count :]
 
 
-def _repeat(kept: Sequence[KeptEpisode]) -> ChosenActions:
-    """Return what takes the actions of episodes in their order, again and again where they are too few."""
+def repeat(kept: Sequence[KeptEpisode]) -> ChosenSteps:
+    """Return what takes the steps of episodes in their order, again and again where they are too few."""
+    lengths = np.array([len(each.actions) for each in kept])
+    kinds = [each.kinds for each in kept]
+    all_act = all(each is None for each in kinds)
 
-    def choose(block: EpisodeBlock, rows: Any, step: int) -> npt.NDArray[Any]:
-        return np.stack([kept[row].actions[step % len(kept[row].actions)] for row in rows.tolist()])
+    def choose(block: EpisodeBlock, rows: IntArray, steps: IntArray) -> Steps:
+        places = list(zip(rows.tolist(), (steps % lengths[rows]).tolist(), strict=True))
+        actions = np.stack([kept[row].actions[step] for row, step in places])
+        if all_act:
+            return actions, None
+        given = [StepKind.ACT if (of := kinds[row]) is None else of[step] for row, step in places]
+        return actions, np.array(given, dtype=np.int8)
 
     return choose
 

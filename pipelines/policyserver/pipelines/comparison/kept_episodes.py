@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from policyserver.pipelines.market.episode_source import Episode
+from policyserver.pipelines.market.step_kinds import StepKinds
 
 MOST_EPISODES = 256
 """Whole episodes that are kept."""
@@ -22,6 +23,10 @@ class KeptEpisode:
     """What was played."""
     actions: npt.NDArray[Any]
     """What was done, fallbacks as they are reported, (n, ...)."""
+    kinds: StepKinds | None = None
+    """What these steps did, (n,); None: each did what its action says."""
+    profit: float | None = None
+    """What it earned: simple profit over the initial equity; None: that is not known."""
 
 
 KeptEpisodes = deque[KeptEpisode]

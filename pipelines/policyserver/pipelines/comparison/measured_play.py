@@ -1,4 +1,4 @@
-"""Plays episodes by given actions, and keeps of each bar what the measures are of."""
+"""Plays episodes by given steps, and keeps of each bar what the measures are of."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.rules import Rules
 from policyserver.pipelines.market.running_statistics import Statistic
+from policyserver.pipelines.market.step_kinds import StepKinds, perform
 from policyserver.pipelines.market.truth.measures import Episodes
 from policyserver.pipelines.market.vector_env import begin_episodes
 
-ChosenActions = Callable[[EpisodeBlock, IntArray, int], npt.NDArray[Any]]
-"""Chooses the actions of rows of a block, at the policy's question number t of their episodes."""
+Steps = tuple[npt.NDArray[Any], StepKinds | None]
+"""Actions of m rows, and what their steps do; None: each does what its action says."""
+
+ChosenSteps = Callable[[EpisodeBlock, IntArray, IntArray], Steps]
+"""Chooses the steps of m rows of a block. The last argument counts them in each row's own episode, int64 (m,): 0 is the first one. Rows
+are not asked at the same bars."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +63,7 @@ def measured_play(
     rules: Rules,
     slots: tuple[str, ...],
     episodes: Sequence[Episode],
-    choose: ChosenActions,
+    choose: ChosenSteps,
     statistics: frozenset[Statistic] = frozenset(),
     columns: tuple[str, ...] = (),
 ) -> MeasuredEpisodes:
@@ -68,7 +73,7 @@ def measured_play(
         rules: What the episodes are about.
         slots: What the symbols are called.
         episodes: What is played.
-        choose: Chooses the actions.
+        choose: Chooses the steps, at the bars at which the policy is asked.
         statistics: Those that `choose` reads.
         columns: Those that the bars have beyond their fields.
     """
@@ -79,11 +84,11 @@ def measured_play(
     equity = np.full((n, longest + 1), np.nan)
     equity[:, 0] = accounts.initial_equity
     exposure, traded, fees, ordered, filled = (np.full((n, longest), np.nan) for _ in range(5))
-    returns, going, asked, asked_before, bar_number = np.zeros(n), np.arange(n), np.arange(n), 0, 0
+    returns, going, asked, asked_before, bar_number = np.zeros(n), np.arange(n), np.arange(n), np.zeros(n, dtype=np.int64), 0
     while len(going):
         if len(asked):
-            block.act(asked, choose(block, asked, asked_before))
-            asked_before += 1
+            perform(block, asked, *choose(block, asked, asked_before[asked]))
+            asked_before[asked] += 1
         bar = feed.next(going)
         fills = block.fill(going, bar)
         marked = block.mark(going)

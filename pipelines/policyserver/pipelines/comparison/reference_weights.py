@@ -8,14 +8,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
+from policyserver.pipelines.comparison.measured_play import Steps
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.running_statistics import MeanSinceStart, Statistic, Volatility
 from policyserver.pipelines.market.schemes.actions import ActionScheme
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View, rebalance
+from policyserver.pipelines.market.step_kinds import StepKind
 
 _MEAN, _VOLATILITY = MeanSinceStart(), Volatility()
 
@@ -46,20 +47,21 @@ class ReferenceWeights(ActionScheme):
         return np.zeros((len(rows), view.shape.n_symbols))
 
 
-def no_trade(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+def no_trade(block: EpisodeBlock, rows: IntArray, steps: IntArray) -> Steps:
     """Hold cash."""
-    return block.keeping(rows)
+    return block.keeping(rows), np.full(len(rows), StepKind.HOLD, dtype=np.int8)
 
 
-def buy_and_hold(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+def buy_and_hold(block: EpisodeBlock, rows: IntArray, steps: IntArray) -> Steps:
     """Buy equal parts of all symbols at the first open."""
-    return block.keeping(rows) if step else np.full((len(rows), block.shape.n_symbols), 1.0 / block.shape.n_symbols)
+    kinds = np.where(steps == 0, StepKind.ACT, StepKind.HOLD).astype(np.int8)
+    return np.full((len(rows), block.shape.n_symbols), 1.0 / block.shape.n_symbols), kinds
 
 
-def rule(block: EpisodeBlock, rows: IntArray, step: int) -> npt.NDArray[Any]:
+def rule(block: EpisodeBlock, rows: IntArray, steps: IntArray) -> Steps:
     """Be short above the mean log-price since the first warm-up bar by one volatility, and long below it by one; in between keep."""
     statistics = block.view.statistics
     above = (statistics.prices.log_price[rows] - statistics[_MEAN][rows]) / statistics[_VOLATILITY][rows]
     position = block.view.accounts.position[rows]
     wanted = np.where(np.abs(above) < 1.0, np.sign(position), -np.sign(above))
-    return np.where(wanted == np.sign(position), np.nan, wanted / block.shape.n_symbols)
+    return np.where(wanted == np.sign(position), np.nan, wanted / block.shape.n_symbols), None

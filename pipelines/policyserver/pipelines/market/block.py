@@ -113,6 +113,7 @@ class EpisodeBlock:
         """Calls of `fill` in which no row comes to the last bar of its episode, at least."""
         self._warmup_bars = rules.warmup_bars()
         self._action_state = rules.actions.bind(self.view)
+        self._action_dtype = rules.actions.space(symbols).dtype
         self._cancels = type(rules.actions).cancels is not ActionScheme.cancels
         self._observers = [(part, part.bind(self.view)) for part in rules.observers]
         self._rewards = [(part, part.bind(self.view)) for part in rules.rewards]
@@ -231,6 +232,10 @@ class EpisodeBlock:
             if len(requests.rows):
                 self.submit(requests)
 
+    def hold(self, rows: IntArray) -> None:
+        """Let the orders and positions of rows be, at the close of the last bar: no order is given, none is cancelled."""
+        self._forget_refusals(rows)
+
     def close_positions(self, rows: IntArray) -> None:
         """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
         self._forget_refusals(rows)
@@ -269,9 +274,9 @@ class EpisodeBlock:
             self.view.refusals[rows] = 0
 
     def keeping(self, rows: IntArray) -> Actions:
-        """Return the actions that change nothing; see `ActionScheme`."""
-        return self.rules.actions.keeping(self._action_state, self.view, rows)
+        """Return the actions nearest to changing nothing, of the space's dtype; see `ActionScheme`."""
+        return np.asarray(self.rules.actions.keeping(self._action_state, self.view, rows), dtype=self._action_dtype)
 
     def closing(self, rows: IntArray) -> Actions:
-        """Return the actions nearest to closing all positions; see `ActionScheme`."""
-        return self.rules.actions.closing(self._action_state, self.view, rows)
+        """Return the actions nearest to closing all positions, of the space's dtype; see `ActionScheme`."""
+        return np.asarray(self.rules.actions.closing(self._action_state, self.view, rows), dtype=self._action_dtype)

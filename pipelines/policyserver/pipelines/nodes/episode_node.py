@@ -100,7 +100,7 @@ class EpisodeNode(PipelineNode[EndEvent]):
     def _compare(self) -> None:
         """Compare the episodes that wait with the baselines."""
         whole, self._uncompared, self._bars = self._uncompared, [], 0
-        self._kept.extend(KeptEpisode(each.episode, each.actions) for each in whole if len(each.actions))
+        self._kept.extend(KeptEpisode(each.episode, each.actions, each.kinds, each.profit) for each in whole if len(each.actions))
         nothing, random = self._baselines.of([episode.episode for episode in whole])
         self._run_state.episodes.extend(
             [

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from policyserver.common.errors import EpisodeError, HandshakeError, PolicyServerError, ServerEndedError
 from policyserver.pipelines.events import ActionEvent, EndEvent, SignalEvent
-from policyserver.pipelines.fallback import NO_ANSWER, Fallback, FallbackReporter, row_errors
+from policyserver.pipelines.fallback import NO_ANSWER, STEP_KINDS, Fallback, FallbackReporter, row_errors
 from policyserver.pipelines.market.bars import IntArray
+from policyserver.pipelines.market.step_kinds import StepKind
 from policyserver.pipelines.nodes.pipeline_node import PipelineNode, Wiring
 from policyserver.pipelines.nodes.signal_node import ended_episodes
 from policyserver.pipelines.played_block import FallbackStep, PlayedBlock
@@ -192,12 +193,15 @@ class PolicyNode(PipelineNode[SignalEvent]):
             played.is_started[rows[~falls_back]] = True
             played.is_new[rows] = False
             played.has_new = not played.is_started[played.playing].all()
+        kinds = None
+        if np.count_nonzero(falls_back):
+            kinds = np.where(falls_back, STEP_KINDS[self._fallback], StepKind.ACT).astype(np.int8)
         if len(rows):
-            played.taken.add(rows, actions)
+            played.taken.add(rows, actions, kinds)
             played.decision.take(rows, played.block.view, actions, falls_back, weights_seq_nos, self.name)
         if len(asked):
             played.turn.decided = decided(asked, rows, actions, falls_back, weights_seq_nos, gone)
-        return ActionEvent(played, rows, actions, falls_back if self._fallback == "flatten" else None)
+        return ActionEvent(played, rows, actions, kinds)
 
     def _fall_back(
         self, played: PlayedBlock, rows: IntArray, actions: npt.NDArray[Any], falls_back: npt.NDArray[np.bool_]

@@ -140,6 +140,7 @@ def ended_episodes(played: PlayedBlock, rows: IntArray, ending: Ending, reason: 
                     played.observations[row].copy(),
                     played.unreported.pop(row, []),
                     played.taken.of(row),
+                    played.taken.kinds_of(row),
                     int(played.steps[row]),
                     float(played.returns[row]),
                     float(profit[place]),

@@ -28,7 +28,7 @@ class StepOutcome(IntEnum):
     POLICY = 0
     """The policy's answer is the action."""
     FALLBACK = 1
-    """No answer in time: the configured fallback."""
+    """No answer in time: the step held, or flattened, as `policy.fallback` of the run says; its action is what that was reported as."""
     WAITS = 2
     """No server yet: an episode that has not begun waits for one."""
     LOST = 3

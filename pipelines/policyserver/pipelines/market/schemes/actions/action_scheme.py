@@ -53,7 +53,7 @@ class ActionScheme(Scheme):
         return 1.0
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
-        """Return the actions that change nothing: what a row does without an answer of the policy, and what that is reported as."""
+        """Return the actions nearest to changing nothing: what a step is reported as that gave no order; it is not played."""
         raise NotImplementedError
 
     def closing(self, state: Any, view: View, rows: IntArray) -> Actions:
