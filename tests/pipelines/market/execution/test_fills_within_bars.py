@@ -152,7 +152,9 @@ class Game:
             assert side * (price - reference) >= 0, "better than the market"
             if kind is OrderKind.LIMIT:
                 assert side * (own - price) >= 0, "worse than its limit"
-                assert low <= price <= high, "nobody traded there"
+                half = terms.spread_fraction / 2
+                assert low * (1 - half) <= price <= high * (1 + half), "nobody traded there"
+                assert side * (price - reference) >= (half - 1e-12) * reference, "pays less than half the spread"
             else:
                 costs = reference * (terms.spread_fraction / 2 + terms.slippage_fraction) + terms.tick
                 assert abs(price - reference) <= costs * (1 + 1e-9), "farther from the market than the costs and a tick"

@@ -250,7 +250,7 @@ class _Matching:
         for order in self.account.live():
             bar = self.bars.get(order.instrument)
             if bar is not None and order.number not in self.matched:
-                reference = order.reference(phase, bar)
+                reference = order.reference(phase, bar, self.account.instruments[order.instrument].spread_fraction)
                 if reference is not None:
                     yield order, reference
 
@@ -272,11 +272,11 @@ class _Matching:
         terms = self.account.instruments[order.instrument]
         bar = self.bars[order.instrument]
         slip = reference * (terms.spread_fraction / 2 + terms.slippage_fraction)
-        if order.side > 0:
-            price = up(reference + slip, terms.tick)
-            return min(order.price, bar.high, price) if order.kind is Kind.LIMIT and order.price is not None else price
-        price = down(reference - slip, terms.tick)
-        return max(order.price, bar.low, price) if order.kind is Kind.LIMIT and order.price is not None else price
+        price = up(reference + slip, terms.tick) if order.side > 0 else down(reference - slip, terms.tick)
+        if order.kind is not Kind.LIMIT or order.price is None:
+            return price
+        factor = order.traded_side(terms.spread_fraction)
+        return min(order.price, bar.high * factor, price) if order.side > 0 else max(order.price, bar.low * factor, price)
 
     def _bounded_by_volume(self, order: Order) -> float:
         terms = self.account.instruments[order.instrument]

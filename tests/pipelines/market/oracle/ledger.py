@@ -67,7 +67,10 @@ class Ledger:
         if order.kind is Kind.LIMIT:
             assert order.price is not None
             assert fill.side * (order.price - fill.price) >= 0, f"{fill}: worse than {order.price}"
-            assert bar.low <= fill.price <= bar.high, f"{fill}: outside {bar}"
+            half = terms.spread_fraction / 2
+            assert bar.low * (1 - half) <= fill.price <= bar.high * (1 + half), f"{fill}: outside {bar}"
+            paid = fill.side * (fill.price - fill.reference)
+            assert paid >= half * fill.reference - 1e-12 * fill.reference, f"{fill}: pays less than half the spread"
         else:
             worst = fill.reference * (terms.spread_fraction / 2 + terms.slippage_fraction) + terms.tick
             assert abs(fill.price - fill.reference) <= worst * (1 + 1e-9)

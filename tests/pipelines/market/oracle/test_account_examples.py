@@ -307,3 +307,36 @@ def test_a_mistake_is_named(wrong: object, named: str) -> None:
     assert callable(wrong)
     with pytest.raises(ValueError, match=named):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "bar", "phase", "reference", "fill_price"),
+    [
+        (1.0, 101.0, CALM, Phase.OPEN, 100.0, 101.0),  # the ask at the open is 101: at the limit, with nothing left for the slippage
+        (1.0, 101.2, CALM, Phase.OPEN, 100.0, 101.1),  # the ask and the slippage
+        (1.0, 103.0, Bar(100.0, 100.0, 90.0, 95.0, 1.0), Phase.OPEN, 100.0, 101.0),  # no ask of the bar is higher
+        (1.0, 100.9, CALM, Phase.WITHIN, 100.9 / 1.01, 100.9),  # the price is above the open, and below the ask
+        (1.0, 90.9, CALM, Phase.WITHIN, 90.0, 90.9),
+        (-1.0, 99.0, CALM, Phase.OPEN, 100.0, 99.0),
+        (-1.0, 98.8, CALM, Phase.OPEN, 100.0, 98.9),
+        (-1.0, 97.0, Bar(100.0, 105.0, 100.0, 105.0, 1.0), Phase.OPEN, 100.0, 99.0),
+        (-1.0, 99.1, CALM, Phase.WITHIN, 99.1 / 0.99, 99.1),
+        (-1.0, 108.9, CALM, Phase.WITHIN, 110.0, 108.9),
+    ],
+)
+def test_a_limit_waits_for_the_side_of_the_spread_that_it_trades_with(
+    side: float, limit: float, bar: Bar, phase: Phase, reference: float, fill_price: float
+) -> None:
+    account = opened(Instrument(spread_fraction=0.02, slippage_fraction=0.001))
+    account.submit(0, Kind.LIMIT, side, limit)
+    (fill,) = account.step([bar]).fills
+    assert fill.phase is phase
+    assert (fill.reference, fill.price) == pytest.approx((reference, fill_price), rel=1e-14)
+
+
+@pytest.mark.parametrize(("side", "limit"), [(1.0, 90.89), (-1.0, 108.91)])
+def test_a_limit_rests_where_the_price_reaches_it_and_the_spread_does_not(side: float, limit: float) -> None:
+    account = opened(Instrument(spread_fraction=0.02))
+    account.submit(0, Kind.LIMIT, side, limit)
+    assert account.step([CALM]).fills == []
+    assert last(account).state is State.ACCEPTED

@@ -180,15 +180,20 @@ def orders_never_expire(self: Account, present: dict[int, Bar]) -> None:
 
 
 @planted(Order, "reference")
-def a_stop_fills_at_its_price_through_a_gap(self: Order, phase: Phase, bar: Bar) -> float | None:
-    met = _reference(self, phase, bar)
+def a_stop_fills_at_its_price_through_a_gap(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    met = _reference(self, phase, bar, spread_fraction)
     return self.price if met is not None and self.kind is Kind.STOP and self.price is not None and not self.triggered else met
 
 
 @planted(Order, "reference")
-def a_buy_fills_at_the_low(self: Order, phase: Phase, bar: Bar) -> float | None:
-    met = _reference(self, phase, bar)
+def a_buy_fills_at_the_low(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    met = _reference(self, phase, bar, spread_fraction)
     return bar.low * 0.999 if met is not None and self.side > 0 else met
+
+
+@planted(Order, "reference")
+def a_limit_pays_no_spread(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    return _reference(self, phase, bar, 0.0)
 
 
 @planted(Account, "_accept")

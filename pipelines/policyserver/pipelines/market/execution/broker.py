@@ -283,9 +283,10 @@ class SimulatedBroker:
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
         rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
         table.orders[rows, :n_slots, MATCHED] = 0.0
+        half_spread = self._instruments.half_spread[rows] if self._instruments.has_spread else None
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
-                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase))
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase, half_spread))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close

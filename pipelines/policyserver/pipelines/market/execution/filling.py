@@ -105,8 +105,11 @@ class Filling:
         limit = KIND_FACTS.is_limit[orders[:, KIND].astype(np.int64)]
         if np.count_nonzero(limit):
             bar, bound = self._bar, orders[:, PRICE]
-            highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)
-            lowest = np.maximum(np.maximum(bound, bar.low[places, symbol]), price)
+            high, low = bar.high[places, symbol], bar.low[places, symbol]
+            if self._instruments.has_spread:  # the highest ask and the lowest bid
+                half = self._instruments.half_spread.take(cells)
+                high, low = high * (1.0 + half), low * (1.0 - half)
+            highest, lowest = np.minimum(np.minimum(bound, high), price), np.maximum(np.maximum(bound, low), price)
             price = np.where(limit, np.where(side > 0, highest, lowest), price)
         return price
 

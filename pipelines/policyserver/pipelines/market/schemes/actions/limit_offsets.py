@@ -22,7 +22,7 @@ class LimitOffsets(ActionScheme):
     """Box(-1, 1, (3,)): target weight, limit offset, stop offset; of a single symbol.
 
     The orders before are cancelled. A limit order leads to the target: the offset, from -1 to 1, is how much better than the last close
-    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once. A stop closes the position that there is:
+    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once where that is more than half the spread. A stop closes the position that there is:
     an offset of -1 sets no stop, 1 sets one at `reach` volatilities.
     """
 
