@@ -124,7 +124,9 @@ class Reason(IntEnum):
     """The trader cancelled it."""
     REPLACED = 8
     """The trader put another in its place."""
-    RISK = 9
+    REDUCE_ONLY = 9
+    """It may only make a position smaller, and there is none that it could."""
+    RISK = 10
     """The first limit on risk of the rules refused it, or cut it when it was filled; the numbers that follow are the other limits."""
 
 
@@ -144,6 +146,18 @@ class OrderRequests:
     """Limit or stop, float64 (m,); not looked at in other kinds."""
     good_for: IntArray
     """Bars after which it expires, int64 (m,), at least 1; `GOOD_TILL_CANCELLED` never."""
+    reduce_only: npt.NDArray[np.bool_] | None = None
+    """Whether it may only make the position smaller, bool (m,); None: none of them.
+
+    Such an order never opens or turns a position: a fill is cut to what is held then, and the order is cancelled with the position. It is
+    refused where there is none that it could make smaller, and never as a short or for the leverage.
+    """
+
+    def some(self, which: npt.NDArray[np.bool_]) -> OrderRequests:
+        """Return those that are chosen, bool (m,)."""
+        reduce_only = None if self.reduce_only is None else self.reduce_only[which]
+        columns = (self.rows, self.symbol, self.kind, self.quantity, self.price, self.good_for)
+        return OrderRequests(*(column[which] for column in columns), reduce_only)
 
 
 GOOD_TILL_CANCELLED = 1 << 40
@@ -188,6 +202,8 @@ class OrderEvents:
     """Units that are not filled, float64 (e,)."""
     price: FloatArray
     """Limit or stop, float64 (e,); meaningless in other kinds."""
+    reduce_only: npt.NDArray[np.bool_]
+    """Whether they may only make the position smaller, bool (e,)."""
     state: IntArray
     """`State`s, int64 (e,)."""
     reason: IntArray

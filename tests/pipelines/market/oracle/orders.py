@@ -55,6 +55,7 @@ class Reason(Enum):
     MARGIN = "margin"
     TRADER = "trader"
     REPLACED = "replaced"
+    REDUCE_ONLY = "reduce_only"
 
 
 class Phase(Enum):
@@ -76,6 +77,7 @@ class Order:
     good_for: int | None
     forced: bool = False
     """Closes a position for a margin call."""
+    reduce_only: bool = False
     left: float = 0.0
     filled: float = 0.0
     notional: float = 0.0

@@ -340,3 +340,44 @@ def test_a_limit_rests_where_the_price_reaches_it_and_the_spread_does_not(side: 
     account.submit(0, Kind.LIMIT, side, limit)
     assert account.step([CALM]).fills == []
     assert last(account).state is State.ACCEPTED
+
+
+NO_SHORTS = Instrument(short_allowed=False)
+
+
+def holding(units: float, terms: Instrument | None = None, rules: Rules = FREE) -> Account:
+    account = opened(terms, rules)
+    account.submit(0, Kind.MARKET, units)
+    account.step([CALM])
+    return account
+
+
+def test_a_reduce_only_order_is_cut_to_the_position_that_another_leaves() -> None:
+    account = holding(10.0, NO_SHORTS)
+    account.submit(0, Kind.LIMIT, -7.0, 108.0)
+    stop = account.submit(0, Kind.STOP, -10.0, 95.0, reduce_only=True)
+    assert stop.state is State.ACCEPTED  # although both together would sell 17
+    limit_fill, stop_fill = account.step([CALM]).fills
+    assert (limit_fill.quantity, stop_fill.quantity) == (7.0, 3.0)
+    assert (stop.state, stop.reason, account.position) == (State.CANCELLED, Reason.REDUCE_ONLY, [0.0])
+
+
+def test_a_reduce_only_order_is_over_with_the_position() -> None:
+    account = holding(10.0)
+    stop = account.submit(0, Kind.STOP, -10.0, 50.0, reduce_only=True)
+    account.submit(0, Kind.MARKET, -10.0)
+    account.step([CALM])
+    assert (stop.state, stop.reason, stop.filled) == (State.CANCELLED, Reason.REDUCE_ONLY, 0.0)
+
+
+@pytest.mark.parametrize(("held", "quantity"), [(0.0, -1.0), (0.0, 1.0), (5.0, 1.0), (-5.0, -1.0)])
+def test_a_reduce_only_order_without_a_position_to_reduce_is_refused(held: float, quantity: float) -> None:
+    account = holding(held) if held else opened()
+    order = account.submit(0, Kind.STOP, quantity, 95.0, reduce_only=True)
+    assert (order.state, order.reason) == (State.REJECTED, Reason.REDUCE_ONLY)
+
+
+def test_what_only_reduces_is_left_out_of_what_is_projected() -> None:
+    account = holding(100.0, rules=Rules())  # all of the equity
+    account.submit(0, Kind.STOP, -100.0, 50.0, reduce_only=True)
+    assert account.submit(0, Kind.MARKET, 10.0).reason is Reason.MARGIN

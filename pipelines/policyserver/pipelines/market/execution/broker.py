@@ -36,6 +36,8 @@ from policyserver.pipelines.market.execution.order_table import (
     LIVE,
     MATCHED,
     NUMBER,
+    REDUCE_ONLY,
+    SIDE,
     SYMBOL,
     OrderTable,
 )
@@ -70,7 +72,7 @@ class Broker(Protocol):
     """Who executes orders: this simulation, or a real one of the same calls."""
 
     def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
-        """Take one order each of some rows; return which are accepted, bool (m,)."""
+        """Take one order each of some rows, which may be `OrderRequests.reduce_only`; return which are accepted, bool (m,)."""
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """Cancel one order each of some rows by their numbers; return which were live, bool (m,)."""
@@ -130,7 +132,7 @@ class SimulatedBroker:
         """
         if np.count_nonzero(requests.good_for < 1):
             raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
-        if self._waits_apart(requests) and self._next_open.take(requests):
+        if requests.reduce_only is None and self._waits_apart(requests) and self._next_open.take(requests):
             return np.ones(len(requests.rows), dtype=np.bool_)
         return self._submit(requests, None)
 
@@ -176,15 +178,15 @@ class SimulatedBroker:
         slots = self.slots_of(requests.rows, numbers)
         found = slots >= 0
         accepted = np.zeros_like(found)
-        some = OrderRequests(*(getattr(requests, name)[found] for name in OrderRequests.__slots__))
-        accepted[found] = self._submit(self.instead_of(some, slots[found]), slots[found])
+        accepted[found] = self._submit(self.instead_of(requests.some(found), slots[found]), slots[found])
         return found, accepted
 
     def instead_of(self, requests: OrderRequests, slots: IntArray) -> OrderRequests:
-        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace."""
+        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace; as these, they only reduce."""
         old = self.table.orders[requests.rows, slots]
         symbol, kind = old[:, SYMBOL].astype(np.int64), old[:, KIND].astype(np.int64)
-        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for)
+        reduce_only = old[:, REDUCE_ONLY] > 0 if self._table.has_reduce_only else None
+        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for, reduce_only)
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
@@ -199,6 +201,8 @@ class SimulatedBroker:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
         if not are_accepted:
             rows, orders = rows[accepted], orders[accepted]
+        if requests.reduce_only is not None and np.count_nonzero(orders[:, REDUCE_ONLY]):
+            self._table.has_reduce_only = True
         self._take(rows, orders)
         return accepted
 
@@ -324,9 +328,25 @@ class SimulatedBroker:
             self.log.add(of_rows, table.orders[of_rows, slots], State.EXPIRED)
             table.orders[of_rows, slots, LIVE] = 0.0
             live &= ~over
+        if table.has_reduce_only:
+            live &= ~self._end_without_position(numbers, rows, live)
         dead = (np.add.reduce(live, axis=1, dtype=np.int64) < table.count[rows]).nonzero()[0]
         if len(dead):
             table.drop_dead(numbers.take(dead))
+
+    def _end_without_position(self, numbers: IntArray, rows: Rows, live: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Cancel those of the live orders (m, slots) that only reduce a position, and have none to reduce; return which."""
+        table = self._table
+        orders = table.orders[rows, : live.shape[1]]
+        held = np.take_along_axis(self._accounts.position[rows], orders[:, :, SYMBOL].astype(np.int64), axis=1)
+        ends = live & (orders[:, :, REDUCE_ONLY] > 0) & (orders[:, :, SIDE] * held >= 0)
+        if np.count_nonzero(ends):
+            places, slots = ends.nonzero()
+            of_rows = numbers.take(places)
+            self.log.add(of_rows, table.orders[of_rows, slots], State.CANCELLED, Reason.REDUCE_ONLY)
+            table.orders[of_rows, slots, LIVE] = 0.0
+        table.has_reduce_only = bool(np.count_nonzero(table.orders[:, :, REDUCE_ONLY] * table.orders[:, :, LIVE]))
+        return ends
 
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         accounts = self._accounts

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.execution.order_table import KIND, LEFT, MARKET, N_COLUMNS, NUMBER, PRICE, QUANTITY, SIDE, SYMBOL
+from policyserver.pipelines.market.execution.order_table import (
+    KIND,
+    LEFT,
+    MARKET,
+    N_COLUMNS,
+    NUMBER,
+    PRICE,
+    QUANTITY,
+    REDUCE_ONLY,
+    SIDE,
+    SYMBOL,
+)
 from policyserver.pipelines.market.orders import Fills, OrderEvents, Reason, State
 
 _NO_FILLS = Fills(*(np.zeros(0, dtype=np.int64),) * 3, *(np.zeros(0),) * 4)
@@ -40,7 +51,8 @@ class UntoldEvents:
         in_bar = np.repeat([part.in_bar for part in parts], [len(part.rows) for part in parts])
         number, symbol, kind = (orders[:, column].astype(np.int64) for column in (NUMBER, SYMBOL, KIND))
         signed = orders[:, SIDE] * orders[:, QUANTITY]
-        return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
+        reduce_only = orders[:, REDUCE_ONLY] > 0
+        return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], reduce_only, state, reason, in_bar)
 
 
 _NOTHING = UntoldEvents(())

@@ -22,6 +22,7 @@ from policyserver.pipelines.market.execution.order_table import (
     NUMBER,
     PRICE,
     QUANTITY,
+    REDUCE_ONLY,
     SIDE,
     SYMBOL,
     TRIGGERED,
@@ -88,7 +89,7 @@ class Filling:
         self._accounts.price.reshape(-1)[cells] = reference
         price = self._price(places, cells, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
-        if self._has_margin or self._instruments.bans_shorts or self.limits is not None:
+        if self._has_margin or self._instruments.bans_shorts or self.limits is not None or self._table.has_reduce_only:
             quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
@@ -167,6 +168,10 @@ class Filling:
             fit = np.where(banned, 0.0, fit)
             reason = np.where(banned, int(Reason.SHORT), reason)
             fine = np.where(banned, opening <= _DUST * quantity, fine)
+        if self._table.has_reduce_only:
+            reduces = orders[:, REDUCE_ONLY] > 0
+            fit, reason = np.where(reduces, 0.0, fit), np.where(reduces, int(Reason.REDUCE_ONLY), reason)
+            fine = np.where(reduces, opening <= _DUST * quantity, fine)
         if self.has_forced:
             fine |= orders[:, FORCED] > 0
         if np.count_nonzero(fine) == len(fine):

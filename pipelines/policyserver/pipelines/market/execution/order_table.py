@@ -9,12 +9,13 @@ from policyserver.pipelines.market.orders import OrderKind
 from policyserver.pipelines.market.rows import Rows
 
 NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT, TRIGGERED, FORCED, LIVE, MATCHED = range(15)
-"""Columns of an order, float64: KIND is an `OrderKind`, SIDE 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1."""
+REDUCE_ONLY = 15
+"""Columns of an order, float64: KIND is an `OrderKind`, SIDE 1 or -1; TRIGGERED, FORCED, LIVE, MATCHED and REDUCE_ONLY are 0 or 1."""
 
 MARKET = int(OrderKind.MARKET)
 """What stands in the column KIND of a market order, as a plain number: to compare an array with an enum takes five times as long."""
 
-N_COLUMNS = 15
+N_COLUMNS = 16
 """Columns of an order."""
 
 
@@ -26,7 +27,9 @@ class OrderTable:
         self.n_slots = n_slots
         """Live orders that a row may have."""
         self.orders: FloatArray = np.zeros((n_rows, n_slots, N_COLUMNS))
-        """Orders, float64 (n, slots, 15)."""
+        """Orders, float64 (n, slots, 16)."""
+        self.has_reduce_only = False
+        """Whether there may be a live order that only reduces a position."""
         self._flat = self.orders.reshape(-1, N_COLUMNS)
         self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Orders of each row, which are in its first slots, int64 (n,); to be read alone."""
@@ -40,7 +43,7 @@ class OrderTable:
         return self._longest
 
     def of(self, rows: IntArray) -> FloatArray:
-        """Return a copy of the orders of rows in the slots that are in use, at least one: float64 (m, slots, 15)."""
+        """Return a copy of the orders of rows in the slots that are in use, at least one: float64 (m, slots, 16)."""
         return self.orders[rows, : max(1, self.longest)]
 
     def places(self, rows: IntArray, slots: IntArray | int) -> IntArray:
@@ -48,11 +51,11 @@ class OrderTable:
         return rows * self.n_slots + slots
 
     def take(self, places: IntArray) -> FloatArray:
-        """Return a copy of the orders at some places, float64 (m, 15)."""
+        """Return a copy of the orders at some places, float64 (m, 16)."""
         return self._flat.take(places, axis=0)
 
     def put(self, places: IntArray, orders: FloatArray) -> None:
-        """Put orders, float64 (m, 15), at some places."""
+        """Put orders, float64 (m, 16), at some places."""
         self._flat[places] = orders
 
     def clear(self, rows: Rows) -> None:
@@ -67,7 +70,7 @@ class OrderTable:
         self._longest = None
 
     def append(self, rows: IntArray, orders: FloatArray) -> None:
-        """Add one order each, float64 (m, 15), to m different rows that have room."""
+        """Add one order each, float64 (m, 16), to m different rows that have room."""
         if self.longest:
             count = self.count.take(rows)
             self.put(self.places(rows, count), orders)

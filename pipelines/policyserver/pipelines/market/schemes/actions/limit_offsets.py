@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -22,8 +22,9 @@ class LimitOffsets(ActionScheme):
     """Box(-1, 1, (3,)): target weight, limit offset, stop offset; of a single symbol.
 
     The orders before are cancelled. A limit order leads to the target: the offset, from -1 to 1, is how much better than the last close
-    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once where that is more than half the spread. A stop closes the position that there is:
-    an offset of -1 sets no stop, 1 sets one at `reach` volatilities.
+    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once where that is more than half the spread.
+    A stop closes the position that there is, or what a limit has left of it: it is reduce-only, so it never opens one, and is cancelled
+    with it. An offset of -1 sets no stop, 1 sets one at `reach` volatilities.
     """
 
     largest: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
@@ -65,7 +66,7 @@ class LimitOffsets(ActionScheme):
         behind = price * np.exp(-np.sign(position) * (stop + 1.0) / 2.0 * reach)
         return [
             _orders(rows, OrderKind.LIMIT, quantity, limit, self.good_for, far & (quantity != 0)),
-            _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
+            _stops(rows, -position, behind, (position != 0) & (stop > -1.0)),
         ]
 
     def most_symbols(self) -> int:
@@ -98,6 +99,12 @@ class LimitOffsets(ActionScheme):
             (target * self.largest).tolist(), (better * self.reach).tolist(), ((stop + 1.0) / 2.0 * self.reach).tolist(), strict=True
         )
         return [f"{aim:+.0%} limit {limit:+.1f} stop {f'{behind:.1f}' if behind > 0 else 'none'}" for aim, limit, behind in parts]
+
+
+def _stops(rows: IntArray, quantity: FloatArray, price: FloatArray, wanted: npt.NDArray[np.bool_]) -> OrderRequests:
+    """Return stops that close positions, and nothing that a limit has closed before."""
+    stops = _orders(rows, OrderKind.STOP, quantity, price, GOOD_TILL_CANCELLED, wanted)
+    return replace(stops, reduce_only=np.ones(len(stops.rows), dtype=np.bool_))
 
 
 def _orders(
