@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -156,8 +156,29 @@ class OrderRequests:
     def some(self, which: npt.NDArray[np.bool_]) -> OrderRequests:
         """Return those that are chosen, bool (m,)."""
         reduce_only = None if self.reduce_only is None else self.reduce_only[which]
-        columns = (self.rows, self.symbol, self.kind, self.quantity, self.price, self.good_for)
-        return OrderRequests(*(column[which] for column in columns), reduce_only)
+        rows, symbol, kind, good_for = (column[which] for column in (self.rows, self.symbol, self.kind, self.good_for))
+        return OrderRequests(rows, symbol, kind, self.quantity[which], self.price[which], good_for, reduce_only)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Withdrawal:
+    """What waits to be filled at any price, of some symbols of m different rows, is to be cancelled; see `LiveOrders.waiting`."""
+
+    rows: IntArray
+    """Rows, int64 (m,), no row twice."""
+    symbols: npt.NDArray[np.bool_]
+    """Which symbols of each, bool (m, K)."""
+
+
+class LiveOrders(Protocol):
+    """The live orders of the rows of a block, to be read alone."""
+
+    def waiting(self, rows: IntArray) -> FloatArray | None:
+        """Return the units that live orders of m rows are still to buy (positive) or sell at any price, float64 (m, K); None: none is.
+
+        Such an order has no price, or is a stop whose price was reached: it waits for a bar of its symbol, or for volume. What a margin
+        call has ordered is left out.
+        """
 
 
 GOOD_TILL_CANCELLED = 1 << 40

@@ -23,7 +23,7 @@ from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
-from policyserver.pipelines.market.execution.margin_calls import MarginCalls
+from policyserver.pipelines.market.execution.margin_calls import NO_ROWS, MarginCalls
 from policyserver.pipelines.market.execution.matching import PHASES, matches
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
@@ -41,8 +41,9 @@ from policyserver.pipelines.market.execution.order_table import (
     SYMBOL,
     OrderTable,
 )
+from policyserver.pipelines.market.execution.waiting import waiting_units, waits_at_any_price
 from policyserver.pipelines.market.instruments import Instruments
-from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State, Withdrawal
 from policyserver.pipelines.market.rows import ALL, Rows
 
 
@@ -159,15 +160,32 @@ class SimulatedBroker:
         ends = orders[:, :, LIVE] > 0
         if has_forced:
             ends &= orders[:, :, FORCED] == 0
-        places, slots = ends.nonzero()
-        if len(places):
-            of_rows = rows.take(places)
-            table.orders[of_rows, slots, LIVE] = 0.0
-            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
+        if self._cancel(rows, orders, ends):
             if has_forced:
                 table.drop_dead(rows)
             else:
                 table.forget(rows)
+
+    def waiting(self, rows: IntArray) -> FloatArray | None:
+        """See `LiveOrders`."""
+        return self._next_open.waiting(rows) if self._next_open.waits else waiting_units(self._table, rows, self._n_symbols)
+
+    def withdraw(self, withdrawal: Withdrawal) -> None:
+        """Cancel what waits to be filled at any price, of each row the oldest first."""
+        if self.table.longest:
+            rows, orders = withdrawal.rows, self._table.of(withdrawal.rows)
+            chosen = np.take_along_axis(withdrawal.symbols, orders[:, :, SYMBOL].astype(np.int64), axis=1)
+            if self._cancel(rows, orders, chosen & waits_at_any_price(orders)):
+                self._table.drop_dead(rows)
+
+    def _cancel(self, rows: IntArray, orders: FloatArray, ends: npt.NDArray[np.bool_], reason: Reason = Reason.TRADER) -> bool:
+        """Cancel some of the orders (m, slots, columns) of rows; return whether there are any."""
+        places, slots = ends.nonzero()
+        if len(places):
+            of_rows = rows.take(places)
+            self._table.orders[of_rows, slots, LIVE] = 0.0
+            self.log.add(of_rows, orders[places, slots], State.CANCELLED, reason)
+        return len(places) > 0
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Put one order each in the place of a live one of the same symbol and kind, which stays if the new one is refused.
@@ -339,12 +357,8 @@ class SimulatedBroker:
         table = self._table
         orders = table.orders[rows, : live.shape[1]]
         held = np.take_along_axis(self._accounts.position[rows], orders[:, :, SYMBOL].astype(np.int64), axis=1)
-        ends = live & (orders[:, :, REDUCE_ONLY] > 0) & (orders[:, :, SIDE] * held >= 0)
-        if np.count_nonzero(ends):
-            places, slots = ends.nonzero()
-            of_rows = numbers.take(places)
-            self.log.add(of_rows, table.orders[of_rows, slots], State.CANCELLED, Reason.REDUCE_ONLY)
-            table.orders[of_rows, slots, LIVE] = 0.0
+        ends: npt.NDArray[np.bool_] = live & (orders[:, :, REDUCE_ONLY] > 0) & (orders[:, :, SIDE] * held >= 0)
+        self._cancel(numbers, orders, ends, Reason.REDUCE_ONLY)
         table.has_reduce_only = bool(np.count_nonzero(table.orders[:, :, REDUCE_ONLY] * table.orders[:, :, LIVE]))
         return ends
 
@@ -358,12 +372,19 @@ class SimulatedBroker:
         accounts.cash[rows] -= total
         accounts.borrow_costs[rows] += total
 
-    def call_margins(self, rows: Rows) -> None:
-        """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark."""
-        if self._leverage < math.inf:
-            for row in self._margin_calls.due(rows).tolist():
-                self._call(row)
-            self._filling.has_forced = self._margin_calls.has_called
+    def call_margins(self, rows: Rows) -> IntArray:
+        """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark.
+
+        Returns:
+            Rows whose positions a call of before has closed, int64 (r,): they may give orders again.
+        """
+        if self._leverage == math.inf:
+            return NO_ROWS
+        released = self._margin_calls.release(rows)
+        for row in self._margin_calls.due(rows).tolist():
+            self._call(row)
+        self._filling.has_forced = self._margin_calls.has_called
+        return released
 
     def _call(self, row: int) -> None:
         """Cancel the orders of a row, and close its positions."""
