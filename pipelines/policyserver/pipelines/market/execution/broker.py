@@ -24,7 +24,7 @@ from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
 from policyserver.pipelines.market.execution.margin_calls import NO_ROWS, MarginCalls
-from policyserver.pipelines.market.execution.matching import PHASES, matches
+from policyserver.pipelines.market.execution.matching import PHASES, matches, traded_side
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
@@ -37,10 +37,10 @@ from policyserver.pipelines.market.execution.order_table import (
     MATCHED,
     NUMBER,
     REDUCE_ONLY,
-    SIDE,
     SYMBOL,
     OrderTable,
 )
+from policyserver.pipelines.market.execution.reduce_only import end_without_position
 from policyserver.pipelines.market.execution.waiting import waiting_units, waits_at_any_price
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State, Withdrawal
@@ -178,13 +178,13 @@ class SimulatedBroker:
             if self._cancel(rows, orders, chosen & waits_at_any_price(orders)):
                 self._table.drop_dead(rows)
 
-    def _cancel(self, rows: IntArray, orders: FloatArray, ends: npt.NDArray[np.bool_], reason: Reason = Reason.TRADER) -> bool:
+    def _cancel(self, rows: IntArray, orders: FloatArray, ends: npt.NDArray[np.bool_]) -> bool:
         """Cancel some of the orders (m, slots, columns) of rows; return whether there are any."""
         places, slots = ends.nonzero()
         if len(places):
             of_rows = rows.take(places)
             self._table.orders[of_rows, slots, LIVE] = 0.0
-            self.log.add(of_rows, orders[places, slots], State.CANCELLED, reason)
+            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
         return len(places) > 0
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -305,10 +305,12 @@ class SimulatedBroker:
         self._filling.begin_bar(numbers, bar, at_open_alone=False)
         rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
         table.orders[rows, :n_slots, MATCHED] = 0.0
-        half_spread = self._instruments.half_spread[rows] if self._instruments.has_spread else None
+        instruments, side = self._instruments, None
+        if instruments.has_spread:
+            side = traded_side(table.orders[rows, :n_slots], instruments.half_spread[rows])
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
-                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase, half_spread))
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, present, phase, side))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
@@ -347,20 +349,11 @@ class SimulatedBroker:
             table.orders[of_rows, slots, LIVE] = 0.0
             live &= ~over
         if table.has_reduce_only:
-            live &= ~self._end_without_position(numbers, rows, live)
+            is_left = end_without_position(table, self._accounts, self.log, numbers, live)
+            table.has_reduce_only = is_left or rows is not ALL
         dead = (np.add.reduce(live, axis=1, dtype=np.int64) < table.count[rows]).nonzero()[0]
         if len(dead):
             table.drop_dead(numbers.take(dead))
-
-    def _end_without_position(self, numbers: IntArray, rows: Rows, live: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Cancel those of the live orders (m, slots) that only reduce a position, and have none to reduce; return which."""
-        table = self._table
-        orders = table.orders[rows, : live.shape[1]]
-        held = np.take_along_axis(self._accounts.position[rows], orders[:, :, SYMBOL].astype(np.int64), axis=1)
-        ends: npt.NDArray[np.bool_] = live & (orders[:, :, REDUCE_ONLY] > 0) & (orders[:, :, SIDE] * held >= 0)
-        self._cancel(numbers, orders, ends, Reason.REDUCE_ONLY)
-        table.has_reduce_only = bool(np.count_nonzero(table.orders[:, :, REDUCE_ONLY] * table.orders[:, :, LIVE]))
-        return ends
 
     def _pay_for_shorts(self, rows: Rows, bar: BarRows, present: npt.NDArray[np.bool_] | None) -> None:
         accounts = self._accounts

@@ -107,10 +107,11 @@ class Filling:
         if np.count_nonzero(limit):
             bar, bound = self._bar, orders[:, PRICE]
             high, low = bar.high[places, symbol], bar.low[places, symbol]
-            if self._instruments.has_spread:  # the highest ask and the lowest bid
-                half = self._instruments.half_spread.take(cells)
-                high, low = high * (1.0 + half), low * (1.0 - half)
-            highest, lowest = np.minimum(np.minimum(bound, high), price), np.maximum(np.maximum(bound, low), price)
+            if self._instruments.has_spread:  # the highest ask for a purchase, the lowest bid for a sale
+                traded_side = 1.0 + side * self._instruments.half_spread.take(cells)
+                high, low = high * traded_side, low * traded_side
+            highest = np.minimum(np.minimum(bound, high), price)
+            lowest = np.maximum(np.maximum(bound, low), price)
             price = np.where(limit, np.where(side > 0, highest, lowest), price)
         return price
 
@@ -170,8 +171,10 @@ class Filling:
             fine = np.where(banned, opening <= _DUST * quantity, fine)
         if self._table.has_reduce_only:
             reduces = orders[:, REDUCE_ONLY] > 0
-            fit, reason = np.where(reduces, 0.0, fit), np.where(reduces, int(Reason.REDUCE_ONLY), reason)
-            fine = np.where(reduces, opening <= _DUST * quantity, fine)
+            if np.count_nonzero(reduces):
+                fine = np.where(reduces, opening <= _DUST * quantity, fine)
+                if np.count_nonzero(fine) < len(fine):
+                    fit, reason = np.where(reduces, 0.0, fit), np.where(reduces, int(Reason.REDUCE_ONLY), reason)
         if self.has_forced:
             fine |= orders[:, FORCED] > 0
         if np.count_nonzero(fine) == len(fine):

@@ -91,7 +91,7 @@ class OrderChecks:
             if replaced is not None:
                 left[each, replaced] = 0.0
             if table.has_reduce_only:
-                left[orders[:, :, REDUCE_ONLY] > 0] = 0.0
+                left *= orders[:, :, REDUCE_ONLY] == 0
             for slot in range(orders.shape[1]):
                 position[each, orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
         before = position[each, symbol]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -66,7 +66,7 @@ class LimitOffsets(ActionScheme):
         behind = price * np.exp(-np.sign(position) * (stop + 1.0) / 2.0 * reach)
         return [
             _orders(rows, OrderKind.LIMIT, quantity, limit, self.good_for, far & (quantity != 0)),
-            _stops(rows, -position, behind, (position != 0) & (stop > -1.0)),
+            _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0), reduce_only=True),
         ]
 
     def most_symbols(self) -> int:
@@ -101,17 +101,19 @@ class LimitOffsets(ActionScheme):
         return [f"{aim:+.0%} limit {limit:+.1f} stop {f'{behind:.1f}' if behind > 0 else 'none'}" for aim, limit, behind in parts]
 
 
-def _stops(rows: IntArray, quantity: FloatArray, price: FloatArray, wanted: npt.NDArray[np.bool_]) -> OrderRequests:
-    """Return stops that close positions, and nothing that a limit has closed before."""
-    stops = _orders(rows, OrderKind.STOP, quantity, price, GOOD_TILL_CANCELLED, wanted)
-    return replace(stops, reduce_only=np.ones(len(stops.rows), dtype=np.bool_))
-
-
 def _orders(
-    rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]
+    rows: IntArray,
+    kind: OrderKind,
+    quantity: FloatArray,
+    price: FloatArray,
+    good_for: int,
+    wanted: npt.NDArray[np.bool_],
+    *,
+    reduce_only: bool = False,
 ) -> OrderRequests:
     places = wanted.nonzero()[0]
     count = len(places)
     if count < len(rows):
         rows, quantity, price = rows.take(places), quantity.take(places), price.take(places)
-    return OrderRequests(rows, np.zeros(count, dtype=np.int64), filled(count, int(kind)), quantity, price, filled(count, good_for))
+    reduces = np.ones(count, dtype=np.bool_) if reduce_only else None
+    return OrderRequests(rows, np.zeros(count, dtype=np.int64), filled(count, int(kind)), quantity, price, filled(count, good_for), reduces)
