@@ -125,7 +125,7 @@ class Reason(IntEnum):
     REPLACED = 8
     """The trader put another in its place."""
     REDUCE_ONLY = 9
-    """It may only make a position smaller, and there is none that it could."""
+    """It may only make a position smaller, and nothing is held that it could reduce."""
     RISK = 10
     """The first limit on risk of the rules refused it, or cut it when it was filled; the numbers that follow are the other limits."""
 
@@ -150,7 +150,7 @@ class OrderRequests:
     """Whether it may only make the position smaller, bool (m,); None: none of them.
 
     Such an order never opens or turns a position: a fill is cut to what is held then, and the order is cancelled with the position. It is
-    refused where there is none that it could make smaller, and never as a short or for the leverage.
+    refused where nothing is held that it could reduce, and never as a short or for the leverage.
     """
 
     def some(self, which: npt.NDArray[np.bool_]) -> OrderRequests:
