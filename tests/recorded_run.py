@@ -30,6 +30,7 @@ class WithLimits(SellHoldBuy):
 
     def orders(self, state: Any, view: View, rows: Any, actions: Any) -> list[OrderRequests]:
         (order,) = SellHoldBuy.orders(self, state, view, rows, actions)
+        assert isinstance(order, OrderRequests)
         kinds, half = np.full(len(order.rows), int(OrderKind.LIMIT)), view.accounts.price[order.rows, 0] / 2
         return [order, OrderRequests(order.rows, order.symbol, kinds, np.ones(len(kinds)), half, np.ones_like(kinds))]
 

@@ -2,6 +2,6 @@
 
 Imports `benchmarks`, `benchmarks.market.learners`, `benchmarks.speed.loads`, `benchmarks.speed.peers.table`, `client`, `common`,
 `monitoring.points`, `monitoring.sink`, `pipelines`, `pipelines.demo.setup`, `pipelines.forecast`, `pipelines.market`,
-`pipelines.market.execution.broker`, `pipelines.prices`, `pipelines.runtime.thread_switching`, `server.config`, `server.daemon.ray_start`,
-`server.episodes`, `server.policies.connectors.policy_choice`, `server.runner.env_runner`, `v1` and `tests`.
+`pipelines.market.execution.account_config`, `pipelines.prices`, `pipelines.runtime.thread_switching`, `server.config`,
+`server.daemon.ray_start`, `server.episodes`, `server.policies.connectors.policy_choice`, `server.runner.env_runner`, `v1` and `tests`.
 """

@@ -17,7 +17,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
 from policyserver.common.flags import StepFlag
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Discrete
 
 from policyserver.pipelines.config import PipelineConfig, PipelineRecordingConfig, PlayedEpisodesConfig
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.execution.event_log import UntoldEvents
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import OrderKind
@@ -106,6 +106,7 @@ def test_orders_that_wait_are_recorded_from_their_acceptance_to_their_end() -> N
     lives: dict[tuple[str, int], list[str]] = {}
     for row in events:
         lives.setdefault((row["episode"], row["number"]), []).append(row["event"])
+    assert {(row["kind"], row["reduce_only"]) for row in events} == {("limit", False), ("stop", True)}
     for life in lives.values():
         assert life[0] in ("accepted", "rejected")
         assert all(event == "partly_filled" for event in life[1:-1])

@@ -202,6 +202,7 @@ ORDER_EVENT = Measurement(
         _float("quantity", "units", "units that were to be traded; negative for a sale"),
         _float("left", "units", "units that are not filled"),
         _float("price", "currency", "limit or stop", "of other kinds than limit and stop"),
+        _boolean("reduce_only", "", "it may only make the position smaller; so it never fills for more than is held"),
     ),
 )
 

@@ -53,6 +53,7 @@ def record_order_events(recorder: Recorder, played: PlayedBlock) -> None:
         "quantity": events.quantity,
         "left": events.left,
         "price": np.where(KIND_FACTS.has_price[events.kind], events.price, math.nan),
+        "reduce_only": events.reduce_only,
     }
     recorder.add(
         "order_event",

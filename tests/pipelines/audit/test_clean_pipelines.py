@@ -13,7 +13,7 @@ import pytest
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.adjust import AdjustConfig
 from policyserver.pipelines.market.catalog import CatalogConfig
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.files.config import FilesConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.processes import PROCESSES

@@ -18,7 +18,7 @@ from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS,
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.instruments import InstrumentConfig
-from policyserver.pipelines.market.orders import OrderRequests
+from policyserver.pipelines.market.orders import OrderRequests, Withdrawal
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy
@@ -171,7 +171,7 @@ def test_portfolios_and_other_actions_are_compared_alike() -> None:
 class Forecasting(SellHoldBuy):
     """Buys and sells by the forecast, whatever the action says: the forecasts of a repetition are 0."""
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         return SellHoldBuy.orders(self, state, view, rows, 1 + np.sign(view.forecast[rows, 0, 0]).astype(np.int64))
 
 

@@ -17,7 +17,7 @@ from policyserver.pipelines.comparison.measured_play import measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig, PolicyCallsConfig
 from policyserver.pipelines.market.bars import IntArray
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View

@@ -15,7 +15,7 @@ from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import DEFAULT_MARKET, MARKETS, SERVER_FILE, DemoConfig, fresh_run
 from policyserver.pipelines.demo.terminal import render
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.prices.config import make_slots
 from policyserver.pipelines.run import source_of

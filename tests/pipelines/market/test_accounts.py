@@ -14,7 +14,7 @@ from policyserver.common.settings import Config
 from policyserver.monitoring.action import Action
 from policyserver.pipelines.baselines import Choose, play
 from policyserver.pipelines.market.block import DATA_END, GOES_ON, EpisodeBlock
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.schemes.actions.sell_hold_buy import SellHoldBuy

@@ -11,7 +11,8 @@ import pytest
 
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
-from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.execution.account_config import AccountConfig
+from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests, Reason, State
@@ -208,7 +209,7 @@ def trade(
         bound = min(market.account.max_leverage or 2.0, 2.0) * np.maximum(accounts.equity, 0.0) / accounts.price[:, 0]
         wanted = np.where(rng.random(ROWS) < 0.2, 0.0, rng.uniform(-0.97, 0.97, ROWS) * bound)  # a gap may still cut it
         rows = np.flatnonzero((rng.random(ROWS) < 0.6) & (wanted != accounts.position[:, 0]) & ~accounts.called)
-        requests = random_requests(rng, rows, accounts, k)
+        requests = random_requests(rng, rows, accounts, k, may_reduce=False)
         requests.kind[:] = OrderKind.MARKET
         requests.quantity[:] = (wanted - accounts.position[:, 0])[rows]
         submit(requests, broker, oracles)
@@ -226,7 +227,7 @@ def trade(
     requests = random_requests(rng, rows, accounts, k)
     found, accepted = broker.replace(requests, numbers)
     for place, row in enumerate(rows.tolist()):
-        _, _, quantity, price, good_for = said(requests, place)
+        _, _, quantity, price, good_for, _ = said(requests, place)
         new = oracles[row].replace(int(numbers[place]), quantity, price, good_for)
         assert (new is not None) == found[place]
         assert (new is not None and new.state is oracle_orders.State.ACCEPTED) == accepted[place]
@@ -236,11 +237,12 @@ def submit(requests: OrderRequests, broker: SimulatedBroker, oracles: list[Accou
     """Submit orders on both sides."""
     accepted = broker.submit(requests)
     for place, row in enumerate(requests.rows.tolist()):
-        order = oracles[row].submit(*said(requests, place))
+        *asked, reduce_only = said(requests, place)
+        order = oracles[row].submit(*asked, reduce_only=reduce_only)
         assert (order.state is oracle_orders.State.ACCEPTED) == accepted[place], (row, order)
 
 
-def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accounts, k: int) -> OrderRequests:
+def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accounts, k: int, *, may_reduce: bool = True) -> OrderRequests:
     m = len(rows)
     symbol = rng.integers(k, size=m)
     price = accounts.price[rows, symbol]
@@ -251,10 +253,11 @@ def random_requests(rng: np.random.Generator, rows: np.ndarray, accounts: Accoun
     asked = price * np.exp(rng.normal(0, 0.02, m))
     asked[rng.random(m) < 0.02] = rng.choice([math.nan, -1.0, 0.0])
     good_for = np.where(rng.random(m) < 0.5, GOOD_TILL_CANCELLED, rng.integers(1, 5, m))
-    return OrderRequests(rows, symbol, rng.integers(len(OrderKind), size=m), quantity, asked, good_for)
+    reduce_only = rng.random(m) < 0.3 if may_reduce and rng.random() < 0.7 else None
+    return OrderRequests(rows, symbol, rng.integers(len(OrderKind), size=m), quantity, asked, good_for, reduce_only)
 
 
-def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, float, float, int | None]:
+def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, float, float, int | None, bool]:
     good_for = int(requests.good_for[place])
     return (
         int(requests.symbol[place]),
@@ -262,6 +265,7 @@ def said(requests: OrderRequests, place: int) -> tuple[int, oracle_orders.Kind, 
         float(requests.quantity[place]),
         float(requests.price[place]),
         None if good_for == GOOD_TILL_CANCELLED else good_for,
+        requests.reduce_only is not None and bool(requests.reduce_only[place]),
     )
 
 

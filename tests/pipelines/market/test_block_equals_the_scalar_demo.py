@@ -8,7 +8,7 @@ import pytest
 from policyserver.pipelines.forecast.regressor import Prediction
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.block import DATA_END, GOES_ON, EpisodeBlock
-from policyserver.pipelines.market.execution.broker import AccountConfig as BlockAccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig as BlockAccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.vector_env import begin_episodes

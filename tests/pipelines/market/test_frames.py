@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.baselines import play
 from policyserver.pipelines.market.episode_source import Episode, EpisodeSource
-from policyserver.pipelines.market.execution.broker import AccountConfig as BlockAccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig as BlockAccountConfig
 from policyserver.pipelines.market.frames import FrameSums, asked
 from policyserver.pipelines.market.intervals import MINUTE_NS
 from policyserver.pipelines.market.rules import Rules, RulesConfig

@@ -15,7 +15,7 @@ from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.orders import OrderRequests
 from policyserver.pipelines.market.running_statistics import MeanSinceStart, Statistic, Volatility
 from policyserver.pipelines.market.schemes.actions import ActionScheme
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View, rebalance
+from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, View, Withdrawal, expected_positions, rebalance
 from policyserver.pipelines.market.step_kinds import StepKind
 
 _MEAN, _VOLATILITY = MeanSinceStart(), Volatility()
@@ -32,11 +32,11 @@ class ReferenceWeights(ActionScheme):
         """See `ActionScheme`."""
         return gym.spaces.Box(-1.0, 1.0, (len(symbols),), np.float64)
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """See `ActionScheme`."""
         accounts = view.accounts
         wanted = actions * np.maximum(accounts.equity[rows], 0.0)[:, None] / accounts.price[rows]
-        return rebalance(view, rows, np.where(np.isnan(actions), accounts.position[rows], wanted))
+        return rebalance(view, rows, np.where(np.isnan(actions), expected_positions(view, rows), wanted))
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""

@@ -23,7 +23,7 @@ from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.history import FIELDS, BarWindows
 from policyserver.pipelines.market.instruments import Instruments
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests, Withdrawal
 from policyserver.pipelines.market.risk.gate import RiskGate
 from policyserver.pipelines.market.rows import ALL, Rows, count_up
 from policyserver.pipelines.market.rules import Rules
@@ -88,6 +88,8 @@ class EpisodeBlock:
         k = shape.n_symbols
         accounts = Accounts(n_rows, k)
         bar = BarRows(np.zeros(n_rows, dtype=np.int64), np.ones((n_rows, k, len(FIELDS))))
+        self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
+        """Who executes the orders."""
         self.view = View(
             shape,
             bar,
@@ -99,10 +101,9 @@ class EpisodeBlock:
             np.zeros((n_rows, k, 3)),
             np.zeros((n_rows, k), dtype=np.int64),
             np.zeros((n_rows, 1 + len(rules.risk)), dtype=np.int64),
+            self.broker,
         )
         """What the rules' parts see."""
-        self.broker = SimulatedBroker(accounts, Instruments(n_rows, [rules.instrument] * k), rules.account)
-        """Who executes the orders."""
         self.order_events = self.broker.take_events()
         """What became of orders from the last call of `mark` to that of `fill`, or from `fill` to `mark`; see `SimulatedBroker`."""
         self._n_rows = n_rows
@@ -121,6 +122,10 @@ class EpisodeBlock:
         limits = [(part, part.bind(self.view)) for part in rules.risk]
         self._orders: SimulatedBroker | RiskGate = RiskGate(limits, self.view, self.broker) if limits else self.broker
         self._any_refused = False
+        self._aims = type(rules.actions).refused is not ActionScheme.refused
+        """Whether the scheme wants to know which orders come to nothing."""
+        self._unfilled: list[IntArray] = []
+        """Rows of which an order has come to nothing in the bar."""
         own: list[tuple[Any, Any]] = [(rules.actions, self._action_state), *self._observers, *self._rewards, *self._ends]
         self._parts = [*own, *limits]
         self._updating = [(part, state) for part, state in self._parts if type(part).update is not Scheme.update]
@@ -173,6 +178,8 @@ class EpisodeBlock:
         view.statistics.update(rows, view.accounts.price[rows])
         view.history.update(rows, bar)
         self.order_events = self.broker.take_events()
+        if self._aims and self.order_events.parts:
+            self._unfilled.append(self.order_events.unfilled_rows())
         return self.broker.take_fills()
 
     def mark(self, rows: Rows) -> Marked:
@@ -184,7 +191,9 @@ class EpisodeBlock:
         terms = values[0][:, None] if len(values) == 1 else np.array(values).T.copy()
         rewards = total_of(terms)
         accounts.settle(rows)
-        self.broker.call_margins(rows)
+        released = self.broker.call_margins(rows)
+        if self._aims and (self._unfilled or len(released)):
+            self._note_unfilled(released)
         for part, state in self._updating:
             part.update(state, view, rows)
         self.order_events = self.broker.take_events()
@@ -229,7 +238,9 @@ class EpisodeBlock:
             cancels = scheme.cancels(state, view, rows, actions)
             self.broker.cancel_all(rows if np.count_nonzero(cancels) == len(rows) else rows[cancels])
         for requests in scheme.orders(state, view, rows, actions):
-            if len(requests.rows):
+            if isinstance(requests, Withdrawal):
+                self.broker.withdraw(requests)
+            elif len(requests.rows):
                 self.submit(requests)
 
     def hold(self, rows: IntArray) -> None:
@@ -237,18 +248,24 @@ class EpisodeBlock:
         self._forget_refusals(rows)
 
     def close_positions(self, rows: IntArray) -> None:
-        """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say."""
+        """Cancel the orders of rows, and submit market orders that close their positions, whatever their actions say.
+
+        What can't be cancelled, for its bar has begun, is closed as if it had been filled.
+        """
         self._forget_refusals(rows)
         self.broker.cancel_all(rows)
         self.rules.actions.begin(self._action_state, self.view, rows)
-        position = self.view.accounts.position
+        committed, position = self.broker.committed(rows), self.view.accounts.position[rows]
+        if committed is not None:
+            position += committed
         for symbol in range(self.shape.n_symbols):
-            open_rows = rows[position[rows, symbol] != 0]
+            is_open = position[:, symbol] != 0
+            open_rows = rows[is_open]
             count = len(open_rows)
             if count:
                 kinds, prices = np.full(count, int(OrderKind.MARKET)), np.zeros(count)
                 symbols, good_for = np.full(count, symbol), np.full(count, GOOD_TILL_CANCELLED)
-                self.submit(OrderRequests(open_rows, symbols, kinds, -position[open_rows, symbol], prices, good_for))
+                self.submit(OrderRequests(open_rows, symbols, kinds, -position[is_open, symbol], prices, good_for))
 
     def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
         """Submit orders, one each of some rows, through the limits on risk if there are any; return which are accepted, bool (m,)."""
@@ -268,6 +285,13 @@ class EpisodeBlock:
             self.view.refusals[refused, 0] += 1
             self._any_refused = True
             self.rules.actions.refused(self._action_state, self.view, refused)
+
+    def _note_unfilled(self, released: IntArray) -> None:
+        """Tell the scheme of rows whose orders came to nothing in the bar, and of those whose positions a margin call has closed."""
+        rows = np.unique(np.concatenate([*self._unfilled, released]))
+        self._unfilled.clear()
+        if len(rows):
+            self.rules.actions.refused(self._action_state, self.view, rows)
 
     def _forget_refusals(self, rows: IntArray) -> None:
         if self._any_refused:

@@ -32,9 +32,11 @@ class InstrumentConfig(Config):
     fee_minimum: Annotated[float, Ge(0)] = 0.0
     """Least fee of each order that fills at all, in cash."""
     spread_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Distance of bid and ask as a fraction of the price; each fill pays half of it."""
+    """Distance of bid and ask as a fraction of the price, which lies in the middle: each fill pays half of it. A limit to buy waits for the
+    ask, one to sell for the bid: it fills at the open if that is at its price or better, and pays the ask and the slippage, never more than
+    its price; else it rests, and pays its own price once the ask (or bid) has reached it. A stop waits for the price itself."""
     slippage_fraction: Annotated[float, Interval(ge=0, lt=0.5)] = 0.0001
-    """Further distance of the fill price, against the trader, as a fraction of the price."""
+    """Further distance of the fill price, against the trader, as a fraction of the price; a limit pays none beyond its own price."""
     volume_fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Largest part of a bar's volume that a row's orders fill together; none: volume is not looked at."""
     borrow_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
@@ -63,6 +65,8 @@ class Instruments:
     fee_minimum: FloatArray
     cost_fraction: FloatArray
     """Distance of a fill price from the reference price, as a fraction of that."""
+    half_spread: FloatArray
+    """Distance of the ask, and of the bid, from the price, as a fraction of it."""
     volume_fraction: FloatArray
     """Infinity where volume is not looked at."""
     borrow_fraction: FloatArray
@@ -72,8 +76,10 @@ class Instruments:
         for name in ("tick", "lot", "fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "borrow_fraction", "short_allowed"):
             getattr(self, name)[rows] = [getattr(config, name) for config in configs]
         self.cost_fraction[rows] = [config.spread_fraction / 2 + config.slippage_fraction for config in configs]
+        self.half_spread[rows] = [config.spread_fraction / 2 for config in configs]
         self.volume_fraction[rows] = [math.inf if config.volume_fraction is None else config.volume_fraction for config in configs]
         self.has_ticks, self.has_lots = bool(self.tick.any()), bool(self.lot.any())
+        self.has_spread = bool(self.half_spread.any())
         self.looks_at_volume = bool(np.isfinite(self.volume_fraction).any())
         self.costs_to_borrow = bool(self.borrow_fraction.any())
         self.bans_shorts = not self.short_allowed.all()
@@ -89,6 +95,7 @@ _COLUMNS = (
     "fee_fraction",
     "fee_minimum",
     "cost_fraction",
+    "half_spread",
     "volume_fraction",
     "borrow_fraction",
 )

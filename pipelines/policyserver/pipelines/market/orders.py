@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,9 @@ class Reason(IntEnum):
     """The trader cancelled it."""
     REPLACED = 8
     """The trader put another in its place."""
-    RISK = 9
+    REDUCE_ONLY = 9
+    """It may only make a position smaller, and nothing is held that it could reduce."""
+    RISK = 10
     """The first limit on risk of the rules refused it, or cut it when it was filled; the numbers that follow are the other limits."""
 
 
@@ -144,6 +146,45 @@ class OrderRequests:
     """Limit or stop, float64 (m,); not looked at in other kinds."""
     good_for: IntArray
     """Bars after which it expires, int64 (m,), at least 1; `GOOD_TILL_CANCELLED` never."""
+    reduce_only: npt.NDArray[np.bool_] | None = None
+    """Whether it may only make the position smaller, bool (m,); None: none of them.
+
+    Such an order never opens or turns a position: a fill is cut to what is held then, and the order is cancelled with the position. It is
+    refused where nothing is held that it could reduce, and never as a short or for the leverage.
+    """
+
+    def some(self, which: npt.NDArray[np.bool_]) -> OrderRequests:
+        """Return those that are chosen, bool (m,)."""
+        reduce_only = None if self.reduce_only is None else self.reduce_only[which]
+        rows, symbol, kind, good_for = (column[which] for column in (self.rows, self.symbol, self.kind, self.good_for))
+        return OrderRequests(rows, symbol, kind, self.quantity[which], self.price[which], good_for, reduce_only)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Withdrawal:
+    """What waits to be filled at any price, of some symbols of m different rows, is to be cancelled; see `LiveOrders.waiting`."""
+
+    rows: IntArray
+    """Rows, int64 (m,), no row twice."""
+    symbols: npt.NDArray[np.bool_]
+    """Which symbols of each, bool (m, K)."""
+
+
+class LiveOrders(Protocol):
+    """The live orders of the rows of a block, to be read alone."""
+
+    def waiting(self, rows: IntArray) -> FloatArray | None:
+        """Return the units that live orders of m rows are still to buy (positive) or sell at any price, float64 (m, K); None: none is.
+
+        Such an order has no price, or is a stop whose price was reached: it waits for a bar of its symbol, or for volume. What a margin
+        call has ordered is left out.
+        """
+
+    def committed(self, rows: IntArray) -> FloatArray | None:
+        """Return what of `waiting` can't be withdrawn, float64 (m, K); None: nothing is.
+
+        The bar of such an order has begun and isn't over: it may have been filled, which is known at the bar's end.
+        """
 
 
 GOOD_TILL_CANCELLED = 1 << 40
@@ -188,6 +229,8 @@ class OrderEvents:
     """Units that are not filled, float64 (e,)."""
     price: FloatArray
     """Limit or stop, float64 (e,); meaningless in other kinds."""
+    reduce_only: npt.NDArray[np.bool_]
+    """Whether they may only make the position smaller, bool (e,)."""
     state: IntArray
     """`State`s, int64 (e,)."""
     reason: IntArray

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 
 from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import FloatArray
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import Reason
 from policyserver.pipelines.market.registry import Choice

@@ -9,7 +9,7 @@ import pytest
 
 from policyserver.pipelines.market.block import EpisodeBlock
 from policyserver.pipelines.market.catalog import Catalog
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
 from policyserver.pipelines.market.resample import ResampleConfig
@@ -172,3 +172,42 @@ def test_the_first_observation_says_how_old_a_price_is(folder: Path) -> None:
             observation, *_ = env.step(np.zeros((1, 2), np.float32))
             assert observation[0, -1] == minute // 10 + 1
     assert max(seen) > 0
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.4], [0.3, -0.4]])
+def test_a_target_that_is_asked_for_again_while_its_order_is_in_a_bar_is_reached_once(weights: list[float], folder: Path) -> None:
+    """The order can't be withdrawn, so what is ordered beside it counts it."""
+    block, feed = begun(source_of(folder))
+    exposures = []
+    for _ in range(11):
+        block.act(ONE, np.array([weights]))
+        play(block, feed)
+        exposures.append(block.view.accounts.exposure(ONE)[0, 1])
+    reached = weights[1] / 2
+    assert exposures[2:] == pytest.approx([reached] * 9, abs=0.02)
+    assert exposures[:2] == [0.0, 0.0]
+
+
+def test_a_target_that_changes_while_an_order_is_in_a_bar_is_reached_in_the_next_bar(folder: Path) -> None:
+    block, feed = begun(source_of(folder))
+    block.act(ONE, np.array([[0.0, 0.4]]))  # at 01:00, as B's bar begins
+    play(block, feed)
+    exposures = []
+    for _ in range(6):
+        block.act(ONE, np.array([[0.0, -0.2]]))
+        play(block, feed)
+        exposures.append(block.view.accounts.exposure(ONE)[0, 1])
+    assert exposures == pytest.approx([0.0, 0.2, 0.2, 0.2, -0.1, -0.1], abs=0.02)
+
+
+def test_positions_that_are_closed_while_an_order_is_in_a_bar_stay_closed(folder: Path) -> None:
+    block, feed = begun(source_of(folder))
+    block.act(ONE, np.array([[0.3, 0.4]]))
+    play(block, feed)
+    positions = []
+    for step in range(7):
+        if step == 0:
+            block.close_positions(ONE)
+        play(block, feed)
+        positions.append(block.view.accounts.position[0] != 0)
+    assert np.array(positions).tolist() == [[False, False], [False, True], [False, True], [False, True], *[[False, False]] * 3]

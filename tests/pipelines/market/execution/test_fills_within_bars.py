@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
-from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.execution.account_config import AccountConfig
+from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.order_table import PRICE
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
@@ -152,7 +153,9 @@ class Game:
             assert side * (price - reference) >= 0, "better than the market"
             if kind is OrderKind.LIMIT:
                 assert side * (own - price) >= 0, "worse than its limit"
-                assert low <= price <= high, "nobody traded there"
+                half = terms.spread_fraction / 2
+                assert low * (1 - half) <= price <= high * (1 + half), "nobody traded there"
+                assert side * (price - reference) >= (half - 1e-12) * reference, "pays less than half the spread"
             else:
                 costs = reference * (terms.spread_fraction / 2 + terms.slippage_fraction) + terms.tick
                 assert abs(price - reference) <= costs * (1 + 1e-9), "farther from the market than the costs and a tick"

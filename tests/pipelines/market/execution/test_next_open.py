@@ -7,7 +7,8 @@ import pytest
 
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
-from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.execution.account_config import AccountConfig
+from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
 from policyserver.pipelines.market.rows import ALL

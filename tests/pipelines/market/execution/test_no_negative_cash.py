@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.accounts import Accounts
-from policyserver.pipelines.market.execution.broker import AccountConfig, SimulatedBroker
+from policyserver.pipelines.market.execution.account_config import AccountConfig
+from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.instruments import InstrumentConfig, Instruments
 from policyserver.pipelines.market.rows import ALL
 from tests.pipelines.market.risk.traded import Traded

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.pipelines.market.oracle.matching import Matching
 from tests.pipelines.market.oracle.orders import Fill, Kind, Order, Phase, Reason, State
-from tests.pipelines.market.oracle.terms import DUST, FIT, LEAST, MARGIN, Bar, Instrument, Rules, down, up
+from tests.pipelines.market.oracle.terms import DUST, MARGIN, Bar, Instrument, Rules, down, up
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,17 @@ class Account:
 
     # Section 4: what the trader can ask for at the close of a bar
 
-    def submit(self, instrument: int, kind: Kind, quantity: float, price: float | None = None, good_for: int | None = None) -> Order:
-        return self._submit(instrument, kind, quantity, price, good_for, instead_of=None)
+    def submit(
+        self,
+        instrument: int,
+        kind: Kind,
+        quantity: float,
+        price: float | None = None,
+        good_for: int | None = None,
+        *,
+        reduce_only: bool = False,
+    ) -> Order:
+        return self._submit(instrument, kind, quantity, price, good_for, reduce_only=reduce_only, instead_of=None)
 
     def cancel(self, number: int) -> bool:
         order = self.orders[number]
@@ -97,7 +107,7 @@ class Account:
         old = self.orders[number]
         if not old.is_live or old.forced or self._is_in_bar(old):
             return None
-        new = self._submit(old.instrument, old.kind, quantity, price, good_for, instead_of=old)
+        new = self._submit(old.instrument, old.kind, quantity, price, good_for, reduce_only=old.reduce_only, instead_of=old)
         if new.is_live:
             old.become(State.CANCELLED, Reason.REPLACED)
         return new
@@ -106,7 +116,15 @@ class Account:
         return 0 < self.begun[order.instrument] <= self.n_steps - order.given
 
     def _submit(
-        self, instrument: int, kind: Kind, quantity: float, price: float | None, good_for: int | None, instead_of: Order | None
+        self,
+        instrument: int,
+        kind: Kind,
+        quantity: float,
+        price: float | None,
+        good_for: int | None,
+        *,
+        reduce_only: bool,
+        instead_of: Order | None,
     ) -> Order:
         if good_for is not None and good_for < 1:
             raise ValueError(f"good_for: expected at least 1, received {good_for}")
@@ -123,6 +141,7 @@ class Account:
             price=self._order_price(kind, side, price, terms.tick),
             good_for=1 if kind.is_for_one_bar else good_for,
             given=self.n_steps,
+            reduce_only=reduce_only,
         )
         others = [other for other in self.live() if other is not instead_of]
         reason = self._refusal(order, others)
@@ -155,9 +174,12 @@ class Account:
             return Reason.MARGIN_CALL
         if len(others) >= self.rules.max_live_orders:
             return Reason.TOO_MANY
+        if order.reduce_only:
+            return Reason.NONE if self._has_to_reduce(order) else Reason.REDUCE_ONLY
         before = list(self.position)
         for other in others:
-            before[other.instrument] = before[other.instrument] + other.side * other.left
+            if not other.reduce_only:
+                before[other.instrument] = before[other.instrument] + other.side * other.left
         projected = list(before)
         k = order.instrument
         projected[k] = projected[k] + order.side * order.quantity
@@ -169,6 +191,9 @@ class Account:
                 return Reason.MARGIN
         return Reason.NONE
 
+    def _has_to_reduce(self, order: Order) -> bool:
+        return order.side * self.position[order.instrument] < 0
+
     # Section 5: a step
 
     def step(self, bars: Sequence[Bar | None], begun: Sequence[int] | None = None) -> Step:
@@ -177,7 +202,7 @@ class Account:
         present = {k: bar for k, bar in enumerate(bars) if bar is not None}
         self.n_steps += 1
         self.begun = [0 if bar is not None or begun is None else begun[k] for k, bar in enumerate(bars)]
-        matching = _Matching(self, present)
+        matching = Matching(self, present)
         for k, bar in present.items():
             self.price[k] = bar.open
         matching.run(Phase.OPEN)
@@ -201,6 +226,9 @@ class Account:
                 order.bars_seen += 1
                 if order.good_for is not None and order.bars_seen >= order.good_for:
                     order.become(State.EXPIRED)
+        for order in self.live():
+            if order.reduce_only and not self._has_to_reduce(order):
+                order.become(State.CANCELLED, Reason.REDUCE_ONLY)
 
     def _pay_borrow(self, present: dict[int, Bar]) -> None:
         for k, bar in present.items():
@@ -243,155 +271,3 @@ class Account:
         )
         self.orders.append(order)
         self._accept(order)
-
-
-class _Matching:
-    """The fills of one step (section 6)."""
-
-    def __init__(self, account: Account, bars: dict[int, Bar]) -> None:
-        self.account = account
-        self.bars = bars
-        self.used = dict.fromkeys(bars, 0.0)
-        self.matched: set[int] = set()
-        self.fills: list[Fill] = []
-
-    def run(self, phase: Phase) -> None:
-        for order, reference in self._met(phase):
-            self.matched.add(order.number)
-            self._match(order, phase, reference)
-
-    def _met(self, phase: Phase) -> Iterator[tuple[Order, float]]:
-        for order in self.account.live():
-            bar = self.bars.get(order.instrument)
-            if bar is not None and self.account.is_for(bar, order) and order.number not in self.matched:
-                reference = order.reference(phase, bar)
-                if reference is not None:
-                    yield order, reference
-
-    def _match(self, order: Order, phase: Phase, reference: float) -> None:
-        self.account.price[order.instrument] = reference
-        if order.kind is Kind.STOP:
-            order.triggered = True
-        price = self._fill_price(order, reference)
-        wanted = self._bounded_by_volume(order)
-        if wanted == 0:
-            return
-        quantity, cut = (wanted, Reason.NONE) if order.forced else self._cut(order, wanted, reference, price)
-        if quantity > 0:
-            self._fill(order, phase, quantity, reference, price)
-        if cut is not Reason.NONE and order.is_live:
-            order.become(State.CANCELLED, cut)
-
-    def _fill_price(self, order: Order, reference: float) -> float:
-        terms = self.account.instruments[order.instrument]
-        bar = self.bars[order.instrument]
-        slip = reference * (terms.spread_fraction / 2 + terms.slippage_fraction)
-        if order.side > 0:
-            price = up(reference + slip, terms.tick)
-            return min(order.price, bar.high, price) if order.kind is Kind.LIMIT and order.price is not None else price
-        price = down(reference - slip, terms.tick)
-        return max(order.price, bar.low, price) if order.kind is Kind.LIMIT and order.price is not None else price
-
-    def _bounded_by_volume(self, order: Order) -> float:
-        terms = self.account.instruments[order.instrument]
-        if terms.volume_fraction == math.inf:
-            return order.left
-        cap = terms.volume_fraction * self.bars[order.instrument].volume
-        rest = cap - self.used[order.instrument]
-        if rest <= DUST * cap:
-            rest = 0.0
-        return order.left if order.left <= rest else down(rest, terms.lot)
-
-    def _cut(self, order: Order, wanted: float, reference: float, price: float) -> tuple[float, Reason]:
-        """Return what of `wanted` may be filled, and why it is not all."""
-        account = self.account
-        terms = account.instruments[order.instrument]
-        position = account.position[order.instrument]
-        closing = _closing(order.side, wanted, position)
-        opening = wanted - closing
-        if opening <= DUST * wanted:
-            return wanted, Reason.NONE
-        if order.side < 0 and not terms.short_allowed:
-            return down(closing, terms.lot), Reason.SHORT
-        if not account.margin_is_on:
-            return wanted, Reason.NONE
-        fit = self._fit(order, closing, reference, price)
-        if opening <= fit * (1 + FIT):
-            return wanted, Reason.NONE
-        if fit <= LEAST * opening:
-            fit = 0.0
-        return down(closing + fit, terms.lot), Reason.MARGIN
-
-    def _fit(self, order: Order, closing: float, reference: float, price: float) -> float:
-        """Return how much may be opened until the gross exposure is `max_leverage` times the equity (section 6.4)."""
-        account = self.account
-        k = order.instrument
-        terms = account.instruments[k]
-        leverage = account.rules.max_leverage
-        others = 0.0
-        for j, position in enumerate(account.position):
-            if j != k:
-                others = others + abs(position) * account.price[j]
-        kept = abs(account.position[k]) if closing == 0 else 0.0
-        slip = abs(price - reference)
-        minimum = terms.fee_minimum - order.fee_paid
-        fee = (
-            terms.fee_fixed
-            + terms.fee_per_unit * (order.filled + closing)
-            + terms.fee_fraction * (order.notional + closing * price)
-            - order.fee_paid
-        )
-        held = others + kept * reference
-        equity = account.equity
-        by_minimum = (leverage * (equity - closing * slip - minimum) - held) / (reference + leverage * slip)
-        by_fee = (leverage * (equity - closing * slip - fee) - held) / (
-            reference + leverage * slip + leverage * (terms.fee_per_unit + terms.fee_fraction * price)
-        )
-        return max(0.0, min(by_minimum, by_fee))
-
-    def _fill(self, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
-        account = self.account
-        terms = account.instruments[order.instrument]
-        due = max(
-            terms.fee_minimum,
-            terms.fee_fixed + terms.fee_per_unit * (order.filled + quantity) + terms.fee_fraction * (order.notional + quantity * price),
-        )
-        fee = due - order.fee_paid
-        account.cash = account.cash - (order.side * quantity * price + fee)
-        order.filled = order.filled + quantity
-        order.notional = order.notional + quantity * price
-        order.fee_paid = due
-        order.left = order.left - quantity
-        if order.left <= DUST * order.quantity:
-            order.left = 0.0
-        order.become(State.FILLED if order.left == 0 else State.PARTLY_FILLED)
-        self.used[order.instrument] = self.used[order.instrument] + quantity
-        account.fees = account.fees + fee
-        account.slippage = account.slippage + quantity * abs(price - reference)
-        account.turnover = account.turnover + quantity * price
-        account.n_fills += 1
-        self._move(order, quantity, price)
-        self.fills.append(Fill(order.number, order.instrument, order.side, quantity, phase, reference, price, fee))
-
-    def _move(self, order: Order, quantity: float, price: float) -> None:
-        account = self.account
-        k = order.instrument
-        old = account.position[k]
-        average = account.average[k]
-        closing = _closing(order.side, quantity, old)
-        new = old + order.side * quantity
-        if abs(new) <= DUST * max(abs(old), quantity):
-            new = 0.0
-        if closing > 0:
-            account.realised = account.realised + closing * (price - average) * math.copysign(1.0, old)
-        if new == 0:
-            account.average[k] = 0.0
-        elif closing == 0:
-            account.average[k] = (abs(old) * average + quantity * price) / (abs(old) + quantity)
-        elif new * old < 0:
-            account.average[k] = price
-        account.position[k] = new
-
-
-def _closing(side: int, quantity: float, position: float) -> float:
-    return min(quantity, abs(position)) if side * position < 0 else 0.0

@@ -69,11 +69,17 @@ class Ledger:
         if order.kind is Kind.LIMIT:
             assert order.price is not None
             assert fill.side * (order.price - fill.price) >= 0, f"{fill}: worse than {order.price}"
-            assert bar.low <= fill.price <= bar.high, f"{fill}: outside {bar}"
+            half = terms.spread_fraction / 2
+            assert bar.low * (1 - half) <= fill.price <= bar.high * (1 + half), f"{fill}: outside {bar}"
+            paid = fill.side * (fill.price - fill.reference)
+            assert paid >= half * fill.reference - 1e-12 * fill.reference, f"{fill}: pays less than half the spread"
         else:
             worst = fill.reference * (terms.spread_fraction / 2 + terms.slippage_fraction) + terms.tick
             assert abs(fill.price - fill.reference) <= worst * (1 + 1e-9)
             assert fill.price in (up(fill.price, terms.tick), down(fill.price, terms.tick)), f"{fill}: off the tick {terms.tick}"
+        if order.reduce_only:
+            held = -fill.side * self.position[fill.instrument]
+            assert fill.quantity <= held * (1 + 1e-9), f"{fill}: reduces a position of {held}"
         if order.kind is Kind.STOP and order.number not in self.triggered and order.price is not None:
             assert fill.side * (fill.reference - order.price) >= 0, f"{fill}: before the stop {order.price}"
         if not order.forced:
@@ -103,6 +109,8 @@ class Ledger:
             assert (order.state is State.FILLED) == (order.left == 0 and order.quantity > 0)
             assert order.good_for is None or order.bars_seen < order.good_for or not order.is_live
             self._check_fee(order)
+        for order in live:
+            assert not order.reduce_only or order.side * self.account.position[order.instrument] < 0, f"{order}: has nothing to reduce"
 
     def _check_fee(self, order: Order) -> None:
         terms = self.account.instruments[order.instrument]

@@ -55,6 +55,7 @@ class Reason(Enum):
     MARGIN = "margin"
     TRADER = "trader"
     REPLACED = "replaced"
+    REDUCE_ONLY = "reduce_only"
 
 
 class Phase(Enum):
@@ -76,6 +77,7 @@ class Order:
     good_for: int | None
     forced: bool = False
     """Closes a position for a margin call."""
+    reduce_only: bool = False
     left: float = 0.0
     filled: float = 0.0
     notional: float = 0.0
@@ -100,7 +102,11 @@ class Order:
         self.state = state
         self.reason = reason
 
-    def reference(self, phase: Phase, bar: Bar) -> float | None:
+    def traded_side(self, spread_fraction: float) -> float:
+        """Return what a price is multiplied by to be the one that the order waits for: of a limit the ask or the bid (README.md, 6.1)."""
+        return 1 + self.side * (spread_fraction / 2) if self.kind is Kind.LIMIT else 1.0
+
+    def reference(self, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
         """Return the price at which a bar meets the order in a phase, None when it doesn't (README.md, 6.1)."""
         if self.kind is Kind.ON_CLOSE:
             return bar.close if phase is Phase.CLOSE else None
@@ -110,11 +116,14 @@ class Order:
             return bar.open if phase is Phase.OPEN else None
         # A limit buy and a stop sell wait for a price at or below theirs, the two others for one at or above.
         waits_below = (self.kind is Kind.LIMIT) == (self.side > 0)
+        factor = self.traded_side(spread_fraction)
         if phase is Phase.OPEN:
-            is_met = bar.open <= self.price if waits_below else bar.open >= self.price
+            is_met = bar.open * factor <= self.price if waits_below else bar.open * factor >= self.price
             return bar.open if is_met else None
-        is_met = bar.low <= self.price if waits_below else bar.high >= self.price
-        return self.price if is_met else None
+        is_met = bar.low * factor <= self.price if waits_below else bar.high * factor >= self.price
+        if not is_met:
+            return None
+        return min(max(self.price / factor, bar.low), bar.high) if self.kind is Kind.LIMIT else self.price
 
 
 @dataclass(frozen=True, slots=True)

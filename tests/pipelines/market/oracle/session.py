@@ -29,6 +29,7 @@ class Submit:
     quantity: float
     price: float | None
     good_for: int | None
+    reduce_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ def play(rng: random.Random, account: Account, n_steps: int) -> Iterator[Turn]:
 def obey(account: Account, command: Command) -> None:
     match command:
         case Submit():
-            account.submit(command.instrument, command.kind, command.quantity, command.price, command.good_for)
+            account.submit(
+                command.instrument, command.kind, command.quantity, command.price, command.good_for, reduce_only=command.reduce_only
+            )
         case Cancel():
             account.cancel(command.number)
         case Replace():
@@ -141,7 +144,9 @@ def draw_command(rng: random.Random, account: Account) -> Command:
         return Replace(order.number, draw_quantity(rng, account, order.instrument), draw_price(rng, account, order.instrument), None)
     k = rng.randrange(len(account.instruments))
     good_for = rng.choice((None, None, 1, 2, 5))
-    return Submit(k, rng.choice(list(Kind)), draw_quantity(rng, account, k), draw_price(rng, account, k), good_for)
+    return Submit(
+        k, rng.choice(list(Kind)), draw_quantity(rng, account, k), draw_price(rng, account, k), good_for, reduce_only=rng.random() < 0.2
+    )
 
 
 def draw_quantity(rng: random.Random, account: Account, k: int) -> float:

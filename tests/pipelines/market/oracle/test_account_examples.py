@@ -307,3 +307,77 @@ def test_a_mistake_is_named(wrong: object, named: str) -> None:
     assert callable(wrong)
     with pytest.raises(ValueError, match=named):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "bar", "phase", "reference", "fill_price"),
+    [
+        (1.0, 101.0, CALM, Phase.OPEN, 100.0, 101.0),  # the ask at the open is 101: at the limit, with nothing left for the slippage
+        (1.0, 101.2, CALM, Phase.OPEN, 100.0, 101.1),  # the ask and the slippage
+        (1.0, 103.0, Bar(100.0, 100.0, 90.0, 95.0, 1.0), Phase.OPEN, 100.0, 101.0),  # no ask of the bar is higher
+        (1.0, 100.9, CALM, Phase.WITHIN, 100.9 / 1.01, 100.9),  # the price is above the open, and below the ask
+        (1.0, 90.9, CALM, Phase.WITHIN, 90.0, 90.9),
+        (-1.0, 99.0, CALM, Phase.OPEN, 100.0, 99.0),
+        (-1.0, 98.8, CALM, Phase.OPEN, 100.0, 98.9),
+        (-1.0, 97.0, Bar(100.0, 105.0, 100.0, 105.0, 1.0), Phase.OPEN, 100.0, 99.0),
+        (-1.0, 99.1, CALM, Phase.WITHIN, 99.1 / 0.99, 99.1),
+        (-1.0, 108.9, CALM, Phase.WITHIN, 110.0, 108.9),
+    ],
+)
+def test_a_limit_waits_for_the_side_of_the_spread_that_it_trades_with(
+    side: float, limit: float, bar: Bar, phase: Phase, reference: float, fill_price: float
+) -> None:
+    account = opened(Instrument(spread_fraction=0.02, slippage_fraction=0.001))
+    account.submit(0, Kind.LIMIT, side, limit)
+    (fill,) = account.step([bar]).fills
+    assert fill.phase is phase
+    assert (fill.reference, fill.price) == pytest.approx((reference, fill_price), rel=1e-14)
+
+
+@pytest.mark.parametrize(("side", "limit"), [(1.0, 90.89), (-1.0, 108.91)])
+def test_a_limit_rests_where_the_price_reaches_it_and_the_spread_does_not(side: float, limit: float) -> None:
+    account = opened(Instrument(spread_fraction=0.02))
+    account.submit(0, Kind.LIMIT, side, limit)
+    assert account.step([CALM]).fills == []
+    assert last(account).state is State.ACCEPTED
+
+
+NO_SHORTS = Instrument(short_allowed=False)
+
+
+def holding(units: float, terms: Instrument | None = None, rules: Rules = FREE) -> Account:
+    account = opened(terms, rules)
+    account.submit(0, Kind.MARKET, units)
+    account.step([CALM])
+    return account
+
+
+def test_a_reduce_only_order_is_cut_to_the_position_that_another_leaves() -> None:
+    account = holding(10.0, NO_SHORTS)
+    account.submit(0, Kind.LIMIT, -7.0, 108.0)
+    stop = account.submit(0, Kind.STOP, -10.0, 95.0, reduce_only=True)
+    assert stop.state is State.ACCEPTED  # although both together would sell 17
+    limit_fill, stop_fill = account.step([CALM]).fills
+    assert (limit_fill.quantity, stop_fill.quantity) == (7.0, 3.0)
+    assert (stop.state, stop.reason, account.position) == (State.CANCELLED, Reason.REDUCE_ONLY, [0.0])
+
+
+def test_a_reduce_only_order_is_over_with_the_position() -> None:
+    account = holding(10.0)
+    stop = account.submit(0, Kind.STOP, -10.0, 50.0, reduce_only=True)
+    account.submit(0, Kind.MARKET, -10.0)
+    account.step([CALM])
+    assert (stop.state, stop.reason, stop.filled) == (State.CANCELLED, Reason.REDUCE_ONLY, 0.0)
+
+
+@pytest.mark.parametrize(("held", "quantity"), [(0.0, -1.0), (0.0, 1.0), (5.0, 1.0), (-5.0, -1.0)])
+def test_a_reduce_only_order_without_a_position_to_reduce_is_refused(held: float, quantity: float) -> None:
+    account = holding(held) if held else opened()
+    order = account.submit(0, Kind.STOP, quantity, 95.0, reduce_only=True)
+    assert (order.state, order.reason) == (State.REJECTED, Reason.REDUCE_ONLY)
+
+
+def test_what_only_reduces_is_left_out_of_what_is_projected() -> None:
+    account = holding(100.0, rules=Rules())  # all of the equity
+    account.submit(0, Kind.STOP, -100.0, 50.0, reduce_only=True)
+    assert account.submit(0, Kind.MARKET, 10.0).reason is Reason.MARGIN

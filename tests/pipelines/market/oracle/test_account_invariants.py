@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pipelines.market.oracle.account import Account, _Matching
+from tests.pipelines.market.oracle.account import Account
 from tests.pipelines.market.oracle.ledger import check_session
+from tests.pipelines.market.oracle.matching import Matching
 from tests.pipelines.market.oracle.orders import Kind, Order, Phase, Reason, State
 from tests.pipelines.market.oracle.session import play
 from tests.pipelines.market.oracle.terms import Bar, Instrument, Rules, down
 
-_fill, _move, _reference = _Matching._fill, _Matching._move, Order.reference
+_cut, _fill, _move, _reference = Matching._cut, Matching._fill, Matching._move, Order.reference
 
 SEEDS = range(60)
 N_STEPS = 60
@@ -26,7 +27,7 @@ N_STEPS = 60
 def checked_fills() -> Iterator[None]:
     """Check the margin right after each fill, which nothing can tell from the outside."""
 
-    def checked(self: _Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
+    def checked(self: Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
         account = self.account
         before = abs(account.position[order.instrument])
         _fill(self, order, phase, quantity, reference, price)
@@ -35,7 +36,7 @@ def checked_fills() -> Iterator[None]:
             assert account.gross <= leverage * account.equity + 1e-9 * account.rules.initial_cash, f"order {order}: beyond the margin"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Matching, "_fill", checked)
+        patch.setattr(Matching, "_fill", checked)
         yield
 
 
@@ -95,46 +96,56 @@ def planted(owner: type, name: str) -> Callable[[Callable[..., object]], Callabl
     return plant
 
 
-@planted(_Matching, "_fill_price")
-def a_limit_slips_beyond_its_limit(self: _Matching, order: Order, reference: float) -> float:
+@planted(Matching, "_fill_price")
+def a_limit_slips_beyond_its_limit(self: Matching, order: Order, reference: float) -> float:
     terms = self.account.instruments[order.instrument]
     return reference + order.side * reference * (terms.spread_fraction / 2 + terms.slippage_fraction)
 
 
-@planted(_Matching, "_fill_price")
-def slippage_is_for_the_trader(self: _Matching, order: Order, reference: float) -> float:
+@planted(Matching, "_fill_price")
+def slippage_is_for_the_trader(self: Matching, order: Order, reference: float) -> float:
     return reference - order.side * reference * self.account.instruments[order.instrument].slippage_fraction
 
 
-@planted(_Matching, "_bounded_by_volume")
-def each_order_has_the_volume_for_itself(self: _Matching, order: Order) -> float:
+@planted(Matching, "_bounded_by_volume")
+def each_order_has_the_volume_for_itself(self: Matching, order: Order) -> float:
     terms = self.account.instruments[order.instrument]
     if terms.volume_fraction == math.inf:
         return order.left
     return min(order.left, down(terms.volume_fraction * self.bars[order.instrument].volume, terms.lot))
 
 
-@planted(_Matching, "_bounded_by_volume")
-def lots_are_not_looked_at(self: _Matching, order: Order) -> float:
+@planted(Matching, "_bounded_by_volume")
+def lots_are_not_looked_at(self: Matching, order: Order) -> float:
     terms = self.account.instruments[order.instrument]
     cap = terms.volume_fraction * self.bars[order.instrument].volume if terms.volume_fraction < math.inf else math.inf
     return min(order.left, max(cap - self.used[order.instrument], 0.0))
 
 
-@planted(_Matching, "_cut")
-def a_fill_is_not_checked_again(self: _Matching, order: Order, wanted: float, reference: float, price: float) -> tuple[float, Reason]:
+@planted(Matching, "_cut")
+def a_fill_is_not_checked_again(self: Matching, order: Order, wanted: float, reference: float, price: float) -> tuple[float, Reason]:
     return wanted, Reason.NONE
 
 
-@planted(_Matching, "_fit")
-def the_fee_is_left_out_of_the_margin(self: _Matching, order: Order, closing: float, reference: float, price: float) -> float:
+@planted(Matching, "_cut")
+def a_reduce_only_order_turns_the_position(
+    self: Matching, order: Order, wanted: float, reference: float, price: float
+) -> tuple[float, Reason]:
+    order.reduce_only, was = False, order.reduce_only
+    result = _cut(self, order, wanted, reference, price)
+    order.reduce_only = was
+    return result
+
+
+@planted(Matching, "_fit")
+def the_fee_is_left_out_of_the_margin(self: Matching, order: Order, closing: float, reference: float, price: float) -> float:
     account = self.account
     gross = account.gross - closing * reference
     return max(0.0, account.rules.max_leverage * account.equity - gross) / reference
 
 
-@planted(_Matching, "_move")
-def a_sale_buys(self: _Matching, order: Order, quantity: float, price: float) -> None:
+@planted(Matching, "_move")
+def a_sale_buys(self: Matching, order: Order, quantity: float, price: float) -> None:
     _move(
         self,
         Order(number=0, instrument=order.instrument, kind=order.kind, side=1, quantity=1.0, price=None, good_for=None),
@@ -143,8 +154,8 @@ def a_sale_buys(self: _Matching, order: Order, quantity: float, price: float) ->
     )
 
 
-@planted(_Matching, "_move")
-def profits_of_shorts_have_the_wrong_sign(self: _Matching, order: Order, quantity: float, price: float) -> None:
+@planted(Matching, "_move")
+def profits_of_shorts_have_the_wrong_sign(self: Matching, order: Order, quantity: float, price: float) -> None:
     account = self.account
     before, was_short = account.realised, account.position[order.instrument] < 0
     _move(self, order, quantity, price)
@@ -152,17 +163,15 @@ def profits_of_shorts_have_the_wrong_sign(self: _Matching, order: Order, quantit
         account.realised = before - (account.realised - before)
 
 
-@planted(_Matching, "_fill")
-def the_fee_is_never_paid(self: _Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
+@planted(Matching, "_fill")
+def the_fee_is_never_paid(self: Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
     fees = self.account.fees
     _fill(self, order, phase, quantity, reference, price)
     self.account.cash += self.account.fees - fees
 
 
-@planted(_Matching, "_fill")
-def the_minimum_is_paid_with_each_part(
-    self: _Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float
-) -> None:
+@planted(Matching, "_fill")
+def the_minimum_is_paid_with_each_part(self: Matching, order: Order, phase: Phase, quantity: float, reference: float, price: float) -> None:
     order.fee_paid = 0.0
     _fill(self, order, phase, quantity, reference, price)
 
@@ -180,22 +189,27 @@ def orders_never_expire(self: Account, present: dict[int, Bar]) -> None:
 
 
 @planted(Order, "reference")
-def a_stop_fills_at_its_price_through_a_gap(self: Order, phase: Phase, bar: Bar) -> float | None:
-    met = _reference(self, phase, bar)
+def a_stop_fills_at_its_price_through_a_gap(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    met = _reference(self, phase, bar, spread_fraction)
     return self.price if met is not None and self.kind is Kind.STOP and self.price is not None and not self.triggered else met
 
 
 @planted(Order, "reference")
-def a_buy_fills_at_the_low(self: Order, phase: Phase, bar: Bar) -> float | None:
-    met = _reference(self, phase, bar)
+def a_buy_fills_at_the_low(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    met = _reference(self, phase, bar, spread_fraction)
     return bar.low * 0.999 if met is not None and self.side > 0 else met
+
+
+@planted(Order, "reference")
+def a_limit_pays_no_spread(self: Order, phase: Phase, bar: Bar, spread_fraction: float) -> float | None:
+    return _reference(self, phase, bar, 0.0)
 
 
 @planted(Account, "_accept")
 def an_order_fills_in_the_bar_of_its_decision(self: Account, order: Order) -> None:
     order.become(State.ACCEPTED)
     self._working.append(order)
-    matching = _Matching(self, {k: Bar(price, price, price, price, 1e9) for k, price in enumerate(self.price)})
+    matching = Matching(self, {k: Bar(price, price, price, price, 1e9) for k, price in enumerate(self.price)})
     matching.run(Phase.OPEN)
 
 

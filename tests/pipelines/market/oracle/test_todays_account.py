@@ -19,7 +19,7 @@ from tests.pipelines.market.oracle.terms import Instrument, Rules
 from tests.pipelines.market.reference.account import Account as TodaysAccount
 from tests.pipelines.market.reference.account import AccountConfig
 
-ENGINE = ("account", "orders", "terms")
+ENGINE = ("account", "matching", "orders", "terms")
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from policyserver.common.bounds import bare, bounds_of, bounds_text
 from policyserver.common.settings import SettingsError
 from policyserver.common.settings_declaration import walk
 from policyserver.pipelines.listing import schemes
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import OrderKind, OrderRequests
 from policyserver.pipelines.market.risk import LIMITS

@@ -9,7 +9,7 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import BarRows
 from policyserver.pipelines.market.block import EpisodeBlock
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderEvents, OrderKind, OrderRequests, State
 from policyserver.pipelines.market.rows import ALL
@@ -39,12 +39,22 @@ class Traded:
         self.time_ns = 2 * MINUTE_NS
         self.events: list[OrderEvents] = []
 
-    def order(self, quantity: float, kind: OrderKind = OrderKind.MARKET, price: float = 0.0, symbol: int = 0, good_for: int = 0) -> bool:
+    def order(
+        self, quantity: float, kind: OrderKind = OrderKind.MARKET, price: float = 0.0, symbol: int = 0, good_for: int = 0,
+        *, reduce_only: bool = False,
+    ) -> bool:  # fmt: skip
         """Submit an order; return whether it is accepted."""
+        return bool(self.block.submit(self.request(quantity, kind, price, symbol, good_for, reduce_only=reduce_only))[0])
+
+    def request(
+        self, quantity: float, kind: OrderKind = OrderKind.MARKET, price: float = 0.0, symbol: int = 0, good_for: int = 0,
+        *, reduce_only: bool = False,
+    ) -> OrderRequests:  # fmt: skip
+        """Return an order as it is submitted."""
         one = np.zeros(1, dtype=np.int64)
         bars = np.array([good_for or GOOD_TILL_CANCELLED])
-        requests = OrderRequests(one, one + symbol, one + int(kind), np.array([quantity]), np.array([price]), bars)
-        return bool(self.block.submit(requests)[0])
+        reduces = np.ones(1, dtype=np.bool_) if reduce_only else None
+        return OrderRequests(one, one + symbol, one + int(kind), np.array([quantity]), np.array([price]), bars, reduces)
 
     def bar(
         self, *closes: float, opens: float | None = None, high: float | None = None, low: float | None = None, volume: float = 1e6,

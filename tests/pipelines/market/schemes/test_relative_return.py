@@ -6,7 +6,7 @@ import numpy as np
 
 from policyserver.pipelines.market.bars import BarRows
 from policyserver.pipelines.market.block import EpisodeBlock, WarmUp
-from policyserver.pipelines.market.execution.broker import AccountConfig
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.instruments import InstrumentConfig
 from policyserver.pipelines.market.rows import ALL
 from policyserver.pipelines.market.rules import Rules, RulesConfig

@@ -12,20 +12,18 @@ Where symbols have bars of different lengths, a bar may have begun before an ord
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Interval
 
-from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
+from policyserver.pipelines.market.execution.account_config import AccountConfig
 from policyserver.pipelines.market.execution.event_log import EventLog, UntoldEvents
 from policyserver.pipelines.market.execution.filling import Filling
-from policyserver.pipelines.market.execution.margin_calls import MarginCalls
-from policyserver.pipelines.market.execution.matching import PHASES, matches, orders_that_see
+from policyserver.pipelines.market.execution.margin_calls import NO_ROWS, MarginCalls
+from policyserver.pipelines.market.execution.matching import PHASES, matches, orders_that_see, traded_side
 from policyserver.pipelines.market.execution.new_orders import new_orders
 from policyserver.pipelines.market.execution.next_open import NextOpen
 from policyserver.pipelines.market.execution.opening import OpeningLimits
@@ -37,42 +35,23 @@ from policyserver.pipelines.market.execution.order_table import (
     LIVE,
     MATCHED,
     NUMBER,
+    REDUCE_ONLY,
     SYMBOL,
     WAITED,
     OrderTable,
 )
+from policyserver.pipelines.market.execution.reduce_only import end_without_position
+from policyserver.pipelines.market.execution.waiting import waiting_units, waits_at_any_price
 from policyserver.pipelines.market.instruments import Instruments
-from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State
+from policyserver.pipelines.market.orders import KIND_FACTS, Fills, OrderRequests, Reason, State, Withdrawal
 from policyserver.pipelines.market.rows import ALL, Rows
-
-
-@dataclass(frozen=True, slots=True)
-class AccountConfig(Config):
-    """Money of an episode, and what it carries."""
-
-    initial_equity: Annotated[float, Interval(gt=0, le=1e15)] = 10_000.0
-    """Cash at the start."""
-    max_leverage: Annotated[float, Ge(1)] | None = 1.0
-    """Largest gross exposure as a multiple of the equity, after each fill that opens a position: beyond it a fill is cut, and an order is
-    rejected. 1: nothing is bought on credit, costs included; none: not looked at, so that cash may be negative."""
-    maintenance_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """A margin call closes all positions when the equity is below this fraction of the gross exposure."""
-    max_live_orders: Annotated[int, Interval(ge=1, le=1000)] = 16
-    """Live orders of an episode, those of all symbols together; as many as there are symbols, if these are more."""
-
-    def _check(self) -> None:
-        if self.max_leverage is None and self.maintenance_fraction:
-            raise ValueError(f"maintenance_fraction: expected 0 without max_leverage, received {self.maintenance_fraction}")
-        if self.max_leverage is not None and self.maintenance_fraction * self.max_leverage >= 1:
-            below = f"less than 1 / max_leverage = {1 / self.max_leverage:g}"
-            raise ValueError(f"maintenance_fraction: expected {below}, received {self.maintenance_fraction}")
 
 
 class Broker(Protocol):
     """Who executes orders: this simulation, or a real one of the same calls."""
 
     def submit(self, requests: OrderRequests) -> npt.NDArray[np.bool_]:
-        """Take one order each of some rows; return which are accepted, bool (m,)."""
+        """Take one order each of some rows, which may be `OrderRequests.reduce_only`; return which are accepted, bool (m,)."""
 
     def cancel(self, rows: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """Cancel one order each of some rows by their numbers; return which were live and could be, bool (m,)."""
@@ -137,7 +116,7 @@ class SimulatedBroker:
         """
         if np.count_nonzero(requests.good_for < 1):
             raise ValueError(f"good_for: expected at least 1 bar, received {requests.good_for.min()}")
-        if self._waits_apart(requests) and self._next_open.take(requests):
+        if requests.reduce_only is None and self._waits_apart(requests) and self._next_open.take(requests):
             return np.ones(len(requests.rows), dtype=np.bool_)
         return self._submit(requests, None)
 
@@ -166,15 +145,39 @@ class SimulatedBroker:
             ends &= orders[:, :, FORCED] == 0
         if has_begun := self._has_begun:
             ends &= ~self._are_in_bars(rows, orders)
-        places, slots = ends.nonzero()
-        if len(places):
-            of_rows = rows.take(places)
-            table.orders[of_rows, slots, LIVE] = 0.0
-            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
+        if self._cancel(rows, orders, ends):
             if has_forced or has_begun:
                 table.drop_dead(rows)
             else:
                 table.forget(rows)
+
+    def waiting(self, rows: IntArray) -> FloatArray | None:
+        """See `LiveOrders`."""
+        return self._next_open.waiting(rows) if self._next_open.waits else waiting_units(self._table, rows, self._n_symbols)
+
+    def committed(self, rows: IntArray) -> FloatArray | None:
+        """See `LiveOrders`."""
+        return waiting_units(self._table, rows, self._n_symbols, self._are_in_bars) if self._has_begun else None
+
+    def withdraw(self, withdrawal: Withdrawal) -> None:
+        """Cancel what waits to be filled at any price and can be cancelled, of each row the oldest first; see `cancel`."""
+        if self.table.longest:
+            rows, orders = withdrawal.rows, self._table.of(withdrawal.rows)
+            chosen = np.take_along_axis(withdrawal.symbols, orders[:, :, SYMBOL].astype(np.int64), axis=1)
+            ends = chosen & waits_at_any_price(orders)
+            if self._has_begun:
+                ends &= ~self._are_in_bars(rows, orders)
+            if self._cancel(rows, orders, ends):
+                self._table.drop_dead(rows)
+
+    def _cancel(self, rows: IntArray, orders: FloatArray, ends: npt.NDArray[np.bool_]) -> bool:
+        """Cancel some of the orders (m, slots, columns) of rows; return whether there are any."""
+        places, slots = ends.nonzero()
+        if len(places):
+            of_rows = rows.take(places)
+            self._table.orders[of_rows, slots, LIVE] = 0.0
+            self.log.add(of_rows, orders[places, slots], State.CANCELLED, Reason.TRADER)
+        return len(places) > 0
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Put one order each in the place of a live one of the same symbol and kind, which stays if the new one is refused.
@@ -185,15 +188,15 @@ class SimulatedBroker:
         slots = self.slots_of(requests.rows, numbers)
         found = slots >= 0
         accepted = np.zeros_like(found)
-        some = OrderRequests(*(getattr(requests, name)[found] for name in OrderRequests.__slots__))
-        accepted[found] = self._submit(self.instead_of(some, slots[found]), slots[found])
+        accepted[found] = self._submit(self.instead_of(requests.some(found), slots[found]), slots[found])
         return found, accepted
 
     def instead_of(self, requests: OrderRequests, slots: IntArray) -> OrderRequests:
-        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace."""
+        """Return requests with the symbols and kinds of the live orders, by slot, that they are to replace; as these, they only reduce."""
         old = self.table.orders[requests.rows, slots]
         symbol, kind = old[:, SYMBOL].astype(np.int64), old[:, KIND].astype(np.int64)
-        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for)
+        reduce_only = old[:, REDUCE_ONLY] > 0 if self._table.has_reduce_only else None
+        return OrderRequests(requests.rows, symbol, kind, requests.quantity, requests.price, requests.good_for, reduce_only)
 
     def _submit(self, requests: OrderRequests, replaced: IntArray | None) -> npt.NDArray[np.bool_]:
         """Check and take orders; `replaced`: slots of the orders that they replace, which the checks leave apart."""
@@ -208,6 +211,8 @@ class SimulatedBroker:
             self._end(rows[accepted], replaced[accepted], State.CANCELLED, Reason.REPLACED)
         if not are_accepted:
             rows, orders = rows[accepted], orders[accepted]
+        if requests.reduce_only is not None and np.count_nonzero(orders[:, REDUCE_ONLY]):
+            self._table.has_reduce_only = True
         self._take(rows, orders)
         return accepted
 
@@ -305,9 +310,12 @@ class SimulatedBroker:
         rows = ALL if len(numbers) == len(self._all_rows) else numbers  # views where they can be
         table.orders[rows, :n_slots, MATCHED] = 0.0
         sees = self._orders_that_see(rows, n_slots, bar, present)
+        instruments, side = self._instruments, None
+        if instruments.has_spread:
+            side = traded_side(table.orders[rows, :n_slots], instruments.half_spread[rows])
         for phase in PHASES:
             if phase != "close" or np.count_nonzero(KIND_FACTS.at_close.take(table.orders[rows, :n_slots, KIND].astype(np.int64))):
-                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, sees, phase))
+                self._fill_matched(numbers, *matches(table.orders[rows, :n_slots], bar, sees, phase, side))
             if phase is PHASES[-2]:
                 close = bar.close if present is None else np.where(present, bar.close, self._accounts.price[numbers])
                 self._accounts.price[numbers] = close
@@ -351,6 +359,9 @@ class SimulatedBroker:
             self.log.add(of_rows, table.orders[of_rows, slots], State.EXPIRED)
             table.orders[of_rows, slots, LIVE] = 0.0
             live &= ~over
+        if table.has_reduce_only:
+            is_left = end_without_position(table, self._accounts, self.log, numbers, live)
+            table.has_reduce_only = is_left or rows is not ALL
         dead = (np.add.reduce(live, axis=1, dtype=np.int64) < table.count[rows]).nonzero()[0]
         if len(dead):
             table.drop_dead(numbers.take(dead))
@@ -365,12 +376,19 @@ class SimulatedBroker:
         accounts.cash[rows] -= total
         accounts.borrow_costs[rows] += total
 
-    def call_margins(self, rows: Rows) -> None:
-        """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark."""
-        if self._leverage < math.inf:
-            for row in self._margin_calls.due(rows).tolist():
-                self._call(row)
-            self._filling.has_forced = self._margin_calls.has_called
+    def call_margins(self, rows: Rows) -> IntArray:
+        """Close the positions of accounts whose equity no longer carries them: by market orders, at the next open. To follow the mark.
+
+        Returns:
+            Rows whose positions a call of before has closed, int64 (r,): they may give orders again.
+        """
+        if self._leverage == math.inf:
+            return NO_ROWS
+        released = self._margin_calls.release(rows)
+        for row in self._margin_calls.due(rows).tolist():
+            self._call(row)
+        self._filling.has_forced = self._margin_calls.has_called
+        return released
 
     def _call(self, row: int) -> None:
         """Cancel the orders of a row, and close its positions."""

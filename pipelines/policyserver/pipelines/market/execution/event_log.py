@@ -6,9 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.execution.order_table import KIND, LEFT, MARKET, N_COLUMNS, NUMBER, PRICE, QUANTITY, SIDE, SYMBOL
+from policyserver.pipelines.market.execution.order_table import (
+    KIND,
+    LEFT,
+    MARKET,
+    N_COLUMNS,
+    NUMBER,
+    PRICE,
+    QUANTITY,
+    REDUCE_ONLY,
+    SIDE,
+    SYMBOL,
+)
 from policyserver.pipelines.market.orders import Fills, OrderEvents, Reason, State
 
 _NO_FILLS = Fills(*(np.zeros(0, dtype=np.int64),) * 3, *(np.zeros(0),) * 4)
@@ -31,6 +43,16 @@ class UntoldEvents:
 
     parts: Sequence[_Events]
 
+    def unfilled_rows(self) -> IntArray:
+        """Return the rows of which an order ended with more than a small part unfilled, though its trader still wanted it."""
+        return np.concatenate([part.rows[self._comes_to_nothing(part)] for part in self.parts])
+
+    @staticmethod
+    def _comes_to_nothing(part: _Events) -> npt.NDArray[np.bool_]:
+        ends = (part.state == _EXPIRED) | ((part.state == _CANCELLED) & ~np.isin(part.reason, _WANTED))
+        comes_to_nothing: npt.NDArray[np.bool_] = ends & (part.orders[:, LEFT] > SMALL_CUT * part.orders[:, QUANTITY])
+        return comes_to_nothing
+
     def told(self) -> OrderEvents:
         """Return them as columns."""
         parts = self.parts or [_NO_EVENT]
@@ -40,12 +62,16 @@ class UntoldEvents:
         in_bar = np.repeat([part.in_bar for part in parts], [len(part.rows) for part in parts])
         number, symbol, kind = (orders[:, column].astype(np.int64) for column in (NUMBER, SYMBOL, KIND))
         signed = orders[:, SIDE] * orders[:, QUANTITY]
-        return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], state, reason, in_bar)
+        reduce_only = orders[:, REDUCE_ONLY] > 0
+        return OrderEvents(rows, symbol, number, kind, signed, orders[:, LEFT], orders[:, PRICE], reduce_only, state, reason, in_bar)
 
 
 _NOTHING = UntoldEvents(())
 _MARGIN = int(Reason.MARGIN)
 _FILLED, _PARTLY_FILLED = int(State.FILLED), int(State.PARTLY_FILLED)
+_CANCELLED, _EXPIRED = int(State.CANCELLED), int(State.EXPIRED)
+_WANTED = [int(reason) for reason in (Reason.TRADER, Reason.REPLACED, Reason.REDUCE_ONLY)]
+"""Reasons of orders that are cancelled and whose trader wants nothing of them any more."""
 SMALL_CUT = 0.02
 """Part of a market order that its costs may take without a word: an order for the whole equity leaves nothing to pay them with."""
 

@@ -22,6 +22,7 @@ from policyserver.pipelines.market.execution.order_table import (
     NUMBER,
     PRICE,
     QUANTITY,
+    REDUCE_ONLY,
     SIDE,
     SYMBOL,
     TRIGGERED,
@@ -88,7 +89,7 @@ class Filling:
         self._accounts.price.reshape(-1)[cells] = reference
         price = self._price(places, cells, orders, symbol, reference)
         quantity = self._within_volume(places, rows, orders, symbol)
-        if self._has_margin or self._instruments.bans_shorts or self.limits is not None:
+        if self._has_margin or self._instruments.bans_shorts or self.limits is not None or self._table.has_reduce_only:
             quantity, reason = self._within_account(rows, cells, orders, symbol, quantity, reference, price)
         else:
             reason = None
@@ -105,8 +106,12 @@ class Filling:
         limit = KIND_FACTS.is_limit[orders[:, KIND].astype(np.int64)]
         if np.count_nonzero(limit):
             bar, bound = self._bar, orders[:, PRICE]
-            highest = np.minimum(np.minimum(bound, bar.high[places, symbol]), price)
-            lowest = np.maximum(np.maximum(bound, bar.low[places, symbol]), price)
+            high, low = bar.high[places, symbol], bar.low[places, symbol]
+            if self._instruments.has_spread:  # the highest ask for a purchase, the lowest bid for a sale
+                traded_side = 1.0 + side * self._instruments.half_spread.take(cells)
+                high, low = high * traded_side, low * traded_side
+            highest = np.minimum(np.minimum(bound, high), price)
+            lowest = np.maximum(np.maximum(bound, low), price)
             price = np.where(limit, np.where(side > 0, highest, lowest), price)
         return price
 
@@ -164,6 +169,12 @@ class Filling:
             fit = np.where(banned, 0.0, fit)
             reason = np.where(banned, int(Reason.SHORT), reason)
             fine = np.where(banned, opening <= _DUST * quantity, fine)
+        if self._table.has_reduce_only:
+            reduces = orders[:, REDUCE_ONLY] > 0
+            if np.count_nonzero(reduces):
+                fine = np.where(reduces, opening <= _DUST * quantity, fine)
+                if np.count_nonzero(fine) < len(fine):
+                    fit, reason = np.where(reduces, 0.0, fit), np.where(reduces, int(Reason.REDUCE_ONLY), reason)
         if self.has_forced:
             fine |= orders[:, FORCED] > 0
         if np.count_nonzero(fine) == len(fine):

@@ -34,19 +34,27 @@ class MarginCalls:
         self.has_called = False
         """Whether an account is called: only then is there an order that the trader hasn't given."""
 
+    def release(self, rows: Rows) -> IntArray:
+        """Return the rows whose accounts were called and hold nothing any more: they are no longer called. To follow the mark."""
+        if not self.has_called:
+            return NO_ROWS
+        accounts = self._accounts
+        closed = accounts.called[rows] & ~accounts.position[rows].any(axis=1)
+        released = self._all_rows[rows][closed]
+        accounts.called[released] = False
+        self.has_called = bool(np.count_nonzero(accounts.called))
+        return released
+
     def due(self, rows: Rows) -> IntArray:
-        """Return the rows that are to be called now; an account that has been is so until it holds nothing. To follow the mark."""
+        """Return the rows that are to be called now; an account that has been is so until it is released. To follow `release`."""
         accounts = self._accounts
         equity = accounts.equity[rows]
-        if self.has_called:
-            accounts.called[rows] &= accounts.position[rows].any(axis=1)
-            self.has_called = bool(np.count_nonzero(accounts.called))
-        elif not self._fraction and not np.count_nonzero(equity < 0):
-            return _NO_ROWS  # nearly always: without a fraction to keep, none but a lost account is called
+        if not self._fraction and not np.count_nonzero(equity < 0):
+            return NO_ROWS  # nearly always: without a fraction to keep, none but a lost account is called
         gross = accounts.gross(rows)
         below = (gross > 0) & (equity < self._fraction * gross)
         if not np.count_nonzero(below):
-            return _NO_ROWS
+            return NO_ROWS
         return self._all_rows[rows][below & ~accounts.called[rows]]
 
     def orders(self, row: int) -> list[FloatArray]:
@@ -63,4 +71,4 @@ class MarginCalls:
         return orders
 
 
-_NO_ROWS = np.zeros(0, dtype=np.int64)
+NO_ROWS = np.zeros(0, dtype=np.int64)

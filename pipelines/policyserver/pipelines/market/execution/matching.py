@@ -39,7 +39,21 @@ def _wide(symbol: IntArray | None, values: FloatArray, orders: FloatArray) -> Fl
     return np.broadcast_to(values, orders.shape) if symbol is None else np.take_along_axis(values, symbol, axis=1)
 
 
-def matches(orders: FloatArray, bar: BarRows, sees: npt.NDArray[np.bool_] | None, phase: Phase) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+def traded_side(orders: FloatArray, half_spread: FloatArray) -> FloatArray:
+    """Return what a price is multiplied by to be the one that each order (m, slots, columns) waits for, float64 (m, slots).
+
+    A bar's prices lie between bid and ask: a limit to buy waits for the ask, one to sell for the bid, and a stop for the price itself.
+    `half_spread`: distance of the two from a price, as a fraction of it, float64 (m, K).
+    """
+    columns = orders.transpose(2, 0, 1)
+    symbol = columns[SYMBOL].astype(np.int64) if half_spread.shape[1] > 1 else None
+    side: FloatArray = 1.0 + KIND_FACTS.is_limit.take(columns[KIND].astype(np.int64)) * columns[SIDE] * _of(symbol, half_spread)
+    return side
+
+
+def matches(
+    orders: FloatArray, bar: BarRows, sees: npt.NDArray[np.bool_] | None, phase: Phase, traded_side: FloatArray | None = None
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     """Return which orders are matched in a phase, and the market's price at which they are.
 
     Args:
@@ -47,6 +61,7 @@ def matches(orders: FloatArray, bar: BarRows, sees: npt.NDArray[np.bool_] | None
         bar: The bars of the m rows.
         sees: Which orders the bars are for, bool (m, slots); None: all.
         phase: The phase.
+        traded_side: See the function, float64 (m, slots); None: there is no spread.
 
     Returns:
         Bool and float64, (m, slots) each; the price is meaningless where an order isn't matched.
@@ -59,9 +74,12 @@ def matches(orders: FloatArray, bar: BarRows, sees: npt.NDArray[np.bool_] | None
     if phase == "close":
         return waits & KIND_FACTS.at_close.take(kind), _wide(symbol, bar.close, price)
     buys, triggered = columns[SIDE] > 0, columns[TRIGGERED] > 0
-    low, high = (bar.open, bar.open) if phase == "open" else (bar.low, bar.high)
+    low = lowest = _of(symbol, bar.open if phase == "open" else bar.low)
+    high = highest = low if phase == "open" else _of(symbol, bar.high)
+    if traded_side is not None:
+        low, high = lowest * traded_side, highest * traded_side
     better = buys == KIND_FACTS.waits_for_better.take(kind)
-    reached = np.where(better, _of(symbol, low) <= price, _of(symbol, high) >= price) & KIND_FACTS.has_price.take(kind) & ~triggered
+    reached = np.where(better, low <= price, high >= price) & KIND_FACTS.has_price.take(kind) & ~triggered
     if phase == "within":
-        return waits & reached, price
+        return waits & reached, price if traded_side is None else np.minimum(np.maximum(price / traded_side, lowest), highest)
     return waits & (reached | KIND_FACTS.at_open.take(kind) | triggered), _wide(symbol, bar.open, price)

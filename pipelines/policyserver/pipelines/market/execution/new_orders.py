@@ -16,6 +16,7 @@ from policyserver.pipelines.market.execution.order_table import (
     NUMBER,
     PRICE,
     QUANTITY,
+    REDUCE_ONLY,
     SIDE,
     SYMBOL,
 )
@@ -39,6 +40,8 @@ def new_orders(requests: OrderRequests, numbers: IntArray, instruments: Instrume
     if np.count_nonzero(kind):
         orders[:, KIND] = kind
         orders[KIND_FACTS.for_one_bar[kind], BARS_LEFT] = 1
+    if requests.reduce_only is not None:
+        orders[:, REDUCE_ONLY] = requests.reduce_only
     orders[:, PRICE] = _price(requests, side, instruments)
     return orders
 

@@ -66,6 +66,11 @@ class NextOpen:
         self.waits = True
         return True
 
+    def waiting(self, rows: IntArray) -> FloatArray | None:
+        """Return the units that wait of rows, float64 (m, 1); None: none."""
+        units = self._quantity.take(rows)
+        return units[:, None] if np.count_nonzero(units) else None
+
     def give_back(self) -> tuple[IntArray, FloatArray]:
         """Return the rows of all orders that wait, and the orders as they stand in an `OrderTable`; none waits any more."""
         rows = self._quantity.nonzero()[0]

@@ -10,7 +10,16 @@ import numpy.typing as npt
 from policyserver.pipelines.market.accounts import Accounts, total_of
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.execution.filling import EXCESS
-from policyserver.pipelines.market.execution.order_table import LEFT, LIVE, PRICE, QUANTITY, SIDE, SYMBOL, OrderTable
+from policyserver.pipelines.market.execution.order_table import (
+    LEFT,
+    LIVE,
+    PRICE,
+    QUANTITY,
+    REDUCE_ONLY,
+    SIDE,
+    SYMBOL,
+    OrderTable,
+)
 from policyserver.pipelines.market.instruments import Instruments
 from policyserver.pipelines.market.orders import KIND_FACTS, OrderRequests, Reason
 
@@ -49,8 +58,13 @@ class OrderChecks:
         if table.longest >= table.n_slots:
             live = table.count[rows] - (0 if replaced is None else 1)
             _first(reason, live >= table.n_slots, Reason.TOO_MANY)
+        may_open = None
+        if requests.reduce_only is not None:
+            may_open = ~requests.reduce_only
+            held = self._accounts.position.take(self._accounts.cells(rows, symbol))
+            _first(reason, ~may_open & (orders[:, SIDE] * held >= 0), Reason.REDUCE_ONLY)
         if self._leverage < math.inf or self._instruments.bans_shorts:
-            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, table, replaced)
+            self._check_projection(reason, rows, symbol, orders[:, SIDE], quantity, table, replaced, may_open)
         return reason
 
     def _check_projection(
@@ -62,8 +76,12 @@ class OrderChecks:
         quantity: FloatArray,
         table: OrderTable,
         replaced: IntArray | None,
+        may_open: npt.NDArray[np.bool_] | None,
     ) -> None:
-        """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled."""
+        """Refuse what would sell short where that isn't allowed, or what the equity doesn't carry if all live orders filled.
+
+        Orders that only reduce a position are left out; `may_open`: which of the new ones are others, None for all.
+        """
         accounts = self._accounts
         position, price, each = accounts.position.take(rows, axis=0), accounts.price.take(rows, axis=0), np.arange(len(rows))
         equity = accounts.cash.take(rows) + total_of(position * price)
@@ -72,15 +90,19 @@ class OrderChecks:
             left = orders[:, :, SIDE] * orders[:, :, LEFT] * (orders[:, :, LIVE] > 0)
             if replaced is not None:
                 left[each, replaced] = 0.0
+            if table.has_reduce_only:
+                left *= orders[:, :, REDUCE_ONLY] == 0
             for slot in range(orders.shape[1]):
                 position[each, orders[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
         before = position[each, symbol]
         position[each, symbol] = after = before + side * quantity
         if self._instruments.bans_shorts:
             short = ~self._instruments.short_allowed[rows, symbol] & (side < 0) & (after < -_DUST * quantity)
-            _first(reason, short, Reason.SHORT)
+            _first(reason, short if may_open is None else short & may_open, Reason.SHORT)
         if self._leverage < math.inf:
             exceeds = total_of(np.abs(position) * price) > self._leverage * equity * (1 + EXCESS)
+            if may_open is not None:
+                exceeds &= may_open
             if np.count_nonzero(exceeds):
                 _first(reason, (np.abs(after) > np.abs(before)) & exceeds, Reason.MARGIN)
 

@@ -9,14 +9,14 @@ from policyserver.pipelines.market.orders import OrderKind
 from policyserver.pipelines.market.rows import Rows
 
 NUMBER, SYMBOL, KIND, SIDE, QUANTITY, PRICE, LEFT, FILLED, NOTIONAL, FEE_PAID, BARS_LEFT = range(11)
-TRIGGERED, FORCED, LIVE, MATCHED, WAITED = range(11, 16)
-"""Columns of an order, float64: KIND is an `OrderKind`, SIDE 1 or -1; TRIGGERED, FORCED, LIVE and MATCHED are 0 or 1; WAITED counts the
-bars of its row since it was given, where a symbol's bar covers several of them."""
+TRIGGERED, FORCED, LIVE, MATCHED, WAITED, REDUCE_ONLY = range(11, 17)
+"""Columns of an order, float64: KIND is an `OrderKind`, SIDE 1 or -1; TRIGGERED, FORCED, LIVE, MATCHED and REDUCE_ONLY are 0 or 1; WAITED
+counts the bars of its row since it was given, where a symbol's bar covers several of them."""
 
 MARKET = int(OrderKind.MARKET)
 """What stands in the column KIND of a market order, as a plain number: to compare an array with an enum takes five times as long."""
 
-N_COLUMNS = 16
+N_COLUMNS = 17
 """Columns of an order."""
 
 
@@ -29,6 +29,8 @@ class OrderTable:
         """Live orders that a row may have."""
         self.orders: FloatArray = np.zeros((n_rows, n_slots, N_COLUMNS))
         """Orders, float64 (n, slots, 16)."""
+        self.has_reduce_only = False
+        """Whether there may be a live order that only reduces a position."""
         self._flat = self.orders.reshape(-1, N_COLUMNS)
         self.count: IntArray = np.zeros(n_rows, dtype=np.int64)
         """Orders of each row, which are in its first slots, int64 (n,); to be read alone."""

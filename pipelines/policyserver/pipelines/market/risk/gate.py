@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policyserver.pipelines.market.bars import FloatArray, IntArray
 from policyserver.pipelines.market.execution.broker import SimulatedBroker
 from policyserver.pipelines.market.execution.opening import Opening
-from policyserver.pipelines.market.execution.order_table import LEFT, LIVE, PRICE, QUANTITY, SIDE, SYMBOL
+from policyserver.pipelines.market.execution.order_table import LEFT, LIVE, PRICE, QUANTITY, REDUCE_ONLY, SIDE, SYMBOL
 from policyserver.pipelines.market.orders import OrderRequests, Reason
 from policyserver.pipelines.market.risk.limit import Proposed, RiskLimit, View
 
@@ -46,7 +46,7 @@ class RiskGate:
         if passes.all():
             return self._broker.submit(requests)
         accepted = passes.copy()
-        accepted[passes] = self._broker.submit(_some(requests, passes))
+        accepted[passes] = self._broker.submit(requests.some(passes))
         return accepted
 
     def replace(self, requests: OrderRequests, numbers: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -54,9 +54,9 @@ class RiskGate:
         slots = self._broker.slots_of(requests.rows, numbers)
         found = slots >= 0
         accepted = np.zeros_like(found)
-        taken = self._broker.instead_of(_some(requests, found), slots[found])
+        taken = self._broker.instead_of(requests.some(found), slots[found])
         passes = self._passes(taken, slots[found])
-        accepted[np.flatnonzero(found)[passes]] = self._broker.replace(_some(taken, passes), numbers[found][passes])[1]
+        accepted[np.flatnonzero(found)[passes]] = self._broker.replace(taken.some(passes), numbers[found][passes])[1]
         return found, accepted
 
     def room(self, opening: Opening) -> tuple[FloatArray, IntArray]:
@@ -92,22 +92,28 @@ class RiskGate:
         side, quantity = orders[:, SIDE], orders[:, QUANTITY]
         position = self._view.accounts.position[rows]
         each = np.arange(len(rows))
-        pending = np.zeros((2, *position.shape))
         live = table.orders[rows, : table.longest]
         left = live[:, :, LEFT] * (live[:, :, LIVE] > 0)
         if replaced is not None:
             left[each, replaced] = 0.0
-        for slot in range(table.longest):
-            is_sale = (live[:, slot, SIDE] < 0).astype(np.int64)
-            pending[is_sale, each, live[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
-        before = position + pending[0] - pending[1]
+        pending = opening = self._pending(live, left)
+        if table.has_reduce_only:
+            opening = self._pending(live, left * (live[:, :, REDUCE_ONLY] == 0))
+        before = position + opening[0] - opening[1]
         after = before.copy()
         after[each, symbol] += side * quantity
         held = position[each, symbol]
         with_others = quantity + pending[(side < 0).astype(np.int64), each, symbol]
         reduces = (side * held < 0) & (with_others <= np.abs(held) * (1 + _DUST))
+        if requests.reduce_only is not None:
+            after = np.where(requests.reduce_only[:, None], before, after)
+            reduces |= requests.reduce_only
         return Proposed(rows, symbol, requests.kind, side * quantity, orders[:, PRICE], before, after, reduces)
 
-
-def _some(requests: OrderRequests, some: npt.NDArray[np.bool_]) -> OrderRequests:
-    return OrderRequests(*(getattr(requests, name)[some] for name in OrderRequests.__slots__))
+    def _pending(self, live: FloatArray, left: FloatArray) -> FloatArray:
+        """Return the units of live orders (m, slots) that are bought and sold of each symbol, float64 (2, m, K)."""
+        pending, each = np.zeros((2, len(live), self._view.shape.n_symbols)), np.arange(len(live))
+        for slot in range(live.shape[1]):
+            is_sale = (live[:, slot, SIDE] < 0).astype(np.int64)
+            pending[is_sale, each, live[:, slot, SYMBOL].astype(np.int64)] += left[:, slot]
+        return pending

@@ -33,9 +33,9 @@ class Proposed:
     price: FloatArray
     """Limit or stop, float64 (m,); meaningless in other kinds."""
     before: FloatArray
-    """Positions if all live orders filled, float64 (m, K)."""
+    """Positions if all live orders filled, those apart that may only reduce one (`OrderRequests.reduce_only`), float64 (m, K)."""
     after: FloatArray
-    """The same with these orders, float64 (m, K)."""
+    """The same with these orders, those that may only reduce a position apart, float64 (m, K)."""
     reduces: npt.NDArray[np.bool_]
     """Which of them can only make a position smaller, whichever of the live orders fill, bool (m,)."""
 

@@ -13,6 +13,7 @@ from policyserver.common.settings import Config
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows, FloatArray, IntArray
 from policyserver.pipelines.market.history import BarWindows
+from policyserver.pipelines.market.orders import LiveOrders
 from policyserver.pipelines.market.rows import Rows
 from policyserver.pipelines.market.running_statistics import Statistic, Statistics
 
@@ -58,6 +59,8 @@ class View:
     """Bars since each symbol had one of its own, int64 (n, K): 0 where the last bar is its own."""
     refusals: IntArray
     """Orders of the last action that were refused: all of them, then by limit on risk, int64 (n, 1 + limits)."""
+    live_orders: LiveOrders
+    """What is still to be filled."""
 
 
 class Scheme(Config):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.pipelines.market.bars import FloatArray, IntArray
-from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests
+from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, OrderKind, OrderRequests, Withdrawal
 from policyserver.pipelines.market.schemes.scheme import Scheme, Shape, View
 
 Actions = npt.NDArray[Any]
@@ -26,8 +26,11 @@ class ActionScheme(Scheme):
         """Return the space of an action."""
         raise NotImplementedError
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """Return the orders that actions ask for at the bar's close, in the order in which they are submitted.
+
+        An order of before may still wait for a bar of its symbol, or for volume. A scheme that orders the distance of a position from a
+        target withdraws it first, as `rebalance` does; else both fill.
 
         Args:
             state: The scheme's.
@@ -42,7 +45,10 @@ class ActionScheme(Scheme):
         return np.zeros(len(rows), dtype=np.bool_)
 
     def refused(self, state: Any, view: View, rows: IntArray) -> None:
-        """Take note of rows of which an order was refused: what they aim at is not on its way. By default nothing is done."""
+        """Take note of rows of which an order came to nothing: what they aim at is not on its way. By default nothing is done.
+
+        It was refused; or, at the mark of the bar, it expired or was cut; or a margin call has closed the positions.
+        """
 
     def most_symbols(self) -> int | None:
         """Return how many symbols an episode may trade at once; None: any number."""
@@ -133,24 +139,56 @@ def filled(count: int, value: int) -> IntArray:
     return column
 
 
-def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName = "market") -> list[OrderRequests]:
-    """Return orders that lead from the positions to targets, those that free money first.
+def expected_positions(view: View, rows: IntArray) -> FloatArray:
+    """Return the positions once all that waits to be filled at any price has been, float64 (m, K): as targets they change nothing."""
+    waiting = view.live_orders.waiting(rows)
+    position: FloatArray = view.accounts.position[rows]
+    return position if waiting is None else position + waiting
+
+
+def committed_positions(view: View, rows: IntArray) -> FloatArray:
+    """Return the positions once what can't be withdrawn has been filled, float64 (m, K): what new orders begin from."""
+    committed = view.live_orders.committed(rows)
+    position: FloatArray = view.accounts.position[rows]
+    return position if committed is None else position + committed
+
+
+def is_expected(targets: FloatArray | float, position: FloatArray, waiting: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return where positions are at their targets, or what waits leads them there, but for rounding."""
+    size = np.maximum(np.abs(position), np.abs(waiting))
+    leads: npt.NDArray[np.bool_] = np.abs(targets - (position + waiting)) <= _ROUNDING * size
+    return np.where(waiting == 0.0, targets == position, leads)  # what other rows wait for makes no difference
+
+
+_ROUNDING = 1e-9
+
+
+def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName = "market") -> list[OrderRequests | Withdrawal]:
+    """Return orders that lead from the positions to targets, those that free money first, in place of what waits to be filled at any price.
+
+    Where what waits leads to the target already, it goes on waiting, and nothing is ordered.
 
     Args:
         view: The block.
         rows: The rows, int64 (m,).
-        targets: Units wanted of each symbol, float64 (m, K).
+        targets: Units wanted of each symbol, float64 (m, K); `expected_positions` changes nothing.
         order: How they fill.
     """
-    quantity = targets - view.accounts.position[rows]
+    position = view.accounts.position[rows]
+    quantity = targets - committed_positions(view, rows)
+    requests: list[OrderRequests | Withdrawal] = []
+    waiting = view.live_orders.waiting(rows)
+    if waiting is not None:
+        expected = is_expected(targets, position, waiting)
+        quantity[expected] = 0.0
+        requests.append(Withdrawal(rows, ~expected))
     if quantity.shape[1] == 1:
-        return [market_orders(rows, 0, quantity[:, 0], order)]
+        return [*requests, market_orders(rows, 0, quantity[:, 0], order)]
     if not np.count_nonzero(quantity):
-        return []
-    smaller = np.abs(targets) < np.abs(view.accounts.position[rows])
+        return requests
+    smaller = np.abs(targets) < np.abs(position)
     places = np.argsort(~smaller, axis=1, kind="stable")
     ordered = quantity.take(places + quantity.shape[1] * np.arange(len(rows))[:, None])
-    requests = []
     for wanted, symbol in zip(ordered.T, places.T, strict=True):
         some = wanted.nonzero()[0]
         if len(some):
@@ -158,4 +196,19 @@ def rebalance(view: View, rows: IntArray, targets: FloatArray, order: OrderName 
     return requests
 
 
-__all__ = ["ActionScheme", "Actions", "Shape", "View", "bounded", "filled", "market_orders", "market_orders_of", "numbers_of", "rebalance"]
+__all__ = [
+    "ActionScheme",
+    "Actions",
+    "Shape",
+    "View",
+    "Withdrawal",
+    "bounded",
+    "committed_positions",
+    "expected_positions",
+    "filled",
+    "is_expected",
+    "market_orders",
+    "market_orders_of",
+    "numbers_of",
+    "rebalance",
+]

@@ -13,7 +13,17 @@ from annotated_types import Interval
 
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.orders import OrderRequests
-from policyserver.pipelines.market.schemes.actions.action_scheme import Actions, ActionScheme, OrderName, View, market_orders, numbers_of
+from policyserver.pipelines.market.schemes.actions.action_scheme import (
+    Actions,
+    ActionScheme,
+    OrderName,
+    View,
+    Withdrawal,
+    committed_positions,
+    is_expected,
+    market_orders,
+    numbers_of,
+)
 
 
 class Move(IntEnum):
@@ -38,15 +48,21 @@ class HoldBuySellClose(ActionScheme):
         """See `ActionScheme`."""
         return gym.spaces.Discrete(len(Move)) if len(symbols) == 1 else gym.spaces.MultiDiscrete([len(Move)] * len(symbols))
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
-        """See `ActionScheme`. Positions that are closed come first."""
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
+        """See `ActionScheme`. Positions that are closed come first, in place of what waits of their symbols; each unit is one more."""
         moves = numbers_of(actions, len(Move)).reshape(len(rows), view.shape.n_symbols)
         accounts = view.accounts
         position = accounts.position[rows]
         unit = self.unit_fraction * accounts.equity[rows][:, None] / accounts.price[rows]
-        closing = np.where(moves == Move.CLOSE, -position, 0.0)
+        closes, withdrawal = moves == Move.CLOSE, None
+        waiting = view.live_orders.waiting(rows)
+        if waiting is not None:
+            closes &= ~is_expected(0.0, position, waiting)
+            withdrawal = Withdrawal(rows, closes)
+        closing = np.where(closes, -committed_positions(view, rows), 0.0)
         opening = np.where(moves == Move.BUY, unit, np.where(moves == Move.SELL, -unit, 0.0))
-        return [market_orders(rows, k, quantity[:, k], self.order) for quantity in (closing, opening) for k in range(moves.shape[1])]
+        orders = [market_orders(rows, k, quantity[:, k], self.order) for quantity in (closing, opening) for k in range(moves.shape[1])]
+        return orders if withdrawal is None else [withdrawal, *orders]
 
     def keeping(self, state: Any, view: View, rows: IntArray) -> Actions:
         """See `ActionScheme`."""

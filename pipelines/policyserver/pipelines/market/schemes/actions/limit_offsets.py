@@ -22,8 +22,9 @@ class LimitOffsets(ActionScheme):
     """Box(-1, 1, (3,)): target weight, limit offset, stop offset; of a single symbol.
 
     The orders before are cancelled. A limit order leads to the target: the offset, from -1 to 1, is how much better than the last close
-    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once. A stop closes the position that there is:
-    an offset of -1 sets no stop, 1 sets one at `reach` volatilities.
+    its price is, in units of `reach` volatilities; below 0 it is worse, so that it fills at once where that is more than half the spread.
+    A stop closes the position that there is, or what a limit has left of it: it is reduce-only, so it never opens one, and is cancelled
+    with it. An offset of -1 sets no stop, 1 sets one at `reach` volatilities.
     """
 
     largest: Annotated[float, Interval(gt=0, le=1e3)] = 1.0
@@ -65,7 +66,7 @@ class LimitOffsets(ActionScheme):
         behind = price * np.exp(-np.sign(position) * (stop + 1.0) / 2.0 * reach)
         return [
             _orders(rows, OrderKind.LIMIT, quantity, limit, self.good_for, far & (quantity != 0)),
-            _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0)),
+            _orders(rows, OrderKind.STOP, -position, behind, GOOD_TILL_CANCELLED, (position != 0) & (stop > -1.0), reduce_only=True),
         ]
 
     def most_symbols(self) -> int:
@@ -101,10 +102,18 @@ class LimitOffsets(ActionScheme):
 
 
 def _orders(
-    rows: IntArray, kind: OrderKind, quantity: FloatArray, price: FloatArray, good_for: int, wanted: npt.NDArray[np.bool_]
+    rows: IntArray,
+    kind: OrderKind,
+    quantity: FloatArray,
+    price: FloatArray,
+    good_for: int,
+    wanted: npt.NDArray[np.bool_],
+    *,
+    reduce_only: bool = False,
 ) -> OrderRequests:
     places = wanted.nonzero()[0]
     count = len(places)
     if count < len(rows):
         rows, quantity, price = rows.take(places), quantity.take(places), price.take(places)
-    return OrderRequests(rows, np.zeros(count, dtype=np.int64), filled(count, int(kind)), quantity, price, filled(count, good_for))
+    reduces = np.ones(count, dtype=np.bool_) if reduce_only else None
+    return OrderRequests(rows, np.zeros(count, dtype=np.int64), filled(count, int(kind)), quantity, price, filled(count, good_for), reduces)

@@ -20,9 +20,10 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import (
     OrderName,
     Shape,
     View,
+    Withdrawal,
     filled,
-    market_orders,
     numbers_of,
+    rebalance,
 )
 
 _COUNT, _HOLD = len(Action), int(Action.HOLD)
@@ -52,7 +53,7 @@ class SellHoldBuy(ActionScheme):
         """See `Scheme`."""
         state[rows] = 0
 
-    def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """See `ActionScheme`."""
         wanted = numbers_of(actions, _COUNT) - _HOLD
         changes = ((wanted != state.take(rows)) & (wanted != 0)).nonzero()[0]
@@ -62,7 +63,7 @@ class SellHoldBuy(ActionScheme):
         state[rows] = wanted
         accounts = view.accounts
         units = wanted * self.unit_fraction * accounts.equity.take(rows) / accounts.price[:, 0].take(rows)
-        return [market_orders(rows, 0, units - accounts.position[:, 0].take(rows), self.order)]
+        return rebalance(view, rows, units[:, None], self.order)
 
     def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
         """See `ActionScheme`. The direction is that of the position, so that the same action asks for the order again."""

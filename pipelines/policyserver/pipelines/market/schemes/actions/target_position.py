@@ -19,8 +19,9 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import (
     OrderName,
     Shape,
     View,
-    market_orders,
+    Withdrawal,
     numbers_of,
+    rebalance,
 )
 
 
@@ -50,7 +51,7 @@ class TargetPosition(ActionScheme):
         """See `Scheme`."""
         state[rows] = 0
 
-    def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: IntArray, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """See `ActionScheme`."""
         wanted = numbers_of(actions, 2 * self.steps + 1) - self.steps
         changes = (wanted != state.take(rows)).nonzero()[0]
@@ -60,12 +61,16 @@ class TargetPosition(ActionScheme):
         state[rows] = wanted
         accounts = view.accounts
         target = wanted / self.steps * self.unit_fraction * accounts.equity[rows] / accounts.price[rows, 0]
-        return [market_orders(rows, 0, target - accounts.position[rows, 0], self.order)]
+        return rebalance(view, rows, target[:, None], self.order)
 
     def refused(self, state: IntArray, view: View, rows: IntArray) -> None:
-        """See `ActionScheme`. The step is the one nearest to the position, so that the same action asks for the order again."""
+        """See `ActionScheme`. The step is the one nearest to the position, so that the same action asks for the order again.
+
+        While anything is held it is not flat: flat is to be asked for again, too.
+        """
         held = view.accounts.exposure(rows)[:, 0] / self.unit_fraction
-        state[rows] = np.rint(np.clip(held, -1.0, 1.0) * self.steps)
+        step = np.rint(np.clip(held, -1.0, 1.0) * self.steps)
+        state[rows] = np.where(step == 0, np.sign(held), step)
 
     def most_symbols(self) -> int:
         """See `ActionScheme`."""

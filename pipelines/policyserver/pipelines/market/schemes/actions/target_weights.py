@@ -17,19 +17,26 @@ from policyserver.pipelines.market.schemes.actions.action_scheme import (
     ActionScheme,
     OrderName,
     View,
+    Withdrawal,
     bounded,
     rebalance,
     shortened,
 )
 
 
-def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests]:
+def _rebalance(view: View, rows: IntArray, weights: FloatArray, tolerance: float, order: OrderName) -> list[OrderRequests | Withdrawal]:
     """Return the orders that bring positions to weights, float64 (m, K), those within the tolerance of theirs apart."""
     accounts = view.accounts
     equity = np.maximum(accounts.equity[rows], 0.0)[:, None]
     wanted = weights * equity / accounts.price[rows]
     near = np.abs(weights - accounts.exposure(rows)) <= tolerance
-    return rebalance(view, rows, np.where(near, accounts.position[rows], wanted), order)
+    targets = np.where(near, accounts.position[rows], wanted)
+    waiting = view.live_orders.waiting(rows)
+    if waiting is not None:  # what will be within the tolerance is left alone, too
+        expected = accounts.position[rows] + waiting
+        near = (waiting != 0.0) & (np.abs(wanted - expected) * accounts.price[rows] <= tolerance * equity)
+        targets = np.where(near, expected, targets)
+    return rebalance(view, rows, targets, order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class TargetWeight(ActionScheme):
         """See `ActionScheme`."""
         return gym.spaces.Box(-1.0, 1.0, (len(symbols),), np.float32)
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """See `ActionScheme`."""
         weights = bounded(actions) * (self.largest / view.shape.n_symbols)
         return _rebalance(view, rows, weights, self.tolerance, self.order)
@@ -95,7 +102,7 @@ class SimplexWeights(ActionScheme):
         """See `ActionScheme`."""
         return gym.spaces.Box(-1.0, 1.0, (len(symbols) + 1,), np.float32)
 
-    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests]:
+    def orders(self, state: Any, view: View, rows: IntArray, actions: Actions) -> Sequence[OrderRequests | Withdrawal]:
         """See `ActionScheme`."""
         return _rebalance(view, rows, self._weights(actions)[:, 1:], self.tolerance, self.order)
 
