@@ -12,9 +12,9 @@ def balancer_of(client: PolicyClient) -> Balancer:
 
 
 def connections_of(client: PolicyClient) -> tuple[Connection, ...]:
-    return balancer_of(client)._connections
+    return balancer_of(client).connections
 
 
 def connection_of(client: PolicyClient) -> Connection:
     """Return the connection to the address that was given."""
-    return balancer_of(client)._given
+    return balancer_of(client).given
