@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import subprocess
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import grpc._channel
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -25,46 +21,24 @@ from tests.client.conftest import FAST, Service, addresses
 from tests.client.inner_parts import connection_of, connections_of
 from tests.client.reference_server import ReferenceServer
 from tests.services import wait_until
+from tests.streams import Streams
 
 ZEROS = np.zeros(10, np.float32)
 READER = "policy-client-reader"
 
 
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
-    """What gRPC made of each stream that began, while nothing is collected."""
-    begun: list[weakref.ref[Any]] = []
-    make = grpc._channel._MultiThreadedRendezvous.__init__
-
-    def noting(self: Any, *arguments: Any) -> None:
-        make(self, *arguments)
-        begun.append(weakref.ref(self))
-
-    monkeypatch.setattr(grpc._channel._MultiThreadedRendezvous, "__init__", noting)
-    gc.collect()
-    gc.disable()
-    yield begun
-    gc.enable()
-
-
-def left(streams: list[weakref.ref[Any]]) -> int:
-    return sum(stream() is not None for stream in streams)
-
-
 @pytest.mark.long
-def test_a_closed_client_has_left_no_object_of_its_stream(server: ReferenceServer, streams: list[weakref.ref[Any]]) -> None:
+def test_a_closed_client_has_left_no_object_of_its_stream(server: ReferenceServer, streams: Streams) -> None:
     client = PolicyClient(server.address, config=FAST)
     client.get_action(client.start_episode(), ZEROS)
-    assert left(streams) == 1
+    assert streams.left == 1
     client.close()
-    assert (len(streams), left(streams)) == (1, 0)
+    assert (streams.begun, streams.left) == (1, 0)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("why", ["away", "other spaces", "a break", "a mistake of ours"])
-def test_an_attempt_that_failed_has_left_none(
-    server: ReferenceServer, streams: list[weakref.ref[Any]], monkeypatch: pytest.MonkeyPatch, why: str
-) -> None:
+def test_an_attempt_that_failed_has_left_none(server: ReferenceServer, streams: Streams, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     space = gym.spaces.Box(0, 1, (2,), np.float32) if why == "other spaces" else None
     config: ClientConfig = replace(FAST, connect_timeout_s=0.5, reconnect_backoff_initial_s=60.0, reconnect_backoff_max_s=60.0)
     with PolicyClient(server.address, config=config, observation_space=space) as client:
@@ -85,8 +59,8 @@ def test_an_attempt_that_failed_has_left_none(
             with pytest.raises(ServerUnavailableError):
                 client.connect()
         wait_until(lambda: connection.trouble is not None, "the failure")
-        wait_until(lambda: left(streams) == 0, "the end of its object")
-        assert len(streams) == 1
+        wait_until(lambda: streams.left == 0, "the end of its object")
+        assert streams.begun == 1
 
 
 PROGRAM = """
@@ -142,31 +116,10 @@ def test_a_process_ends_whatever_its_streams_threads_do_then(server: ReferenceSe
     assert (done.returncode, done.stdout.startswith("done")) == (0, True), done.stderr[-2000:]
 
 
-@pytest.fixture
-def fail_start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Let one start of a thread fail: the one of that number, from 0, among those by threads that are `matched` by name."""
-    start = threading._start_new_thread  # type: ignore[attr-defined]
-
-    def use(number: int, matched: Callable[[str], bool]) -> list[int]:
-        seen: list[int] = []
-
-        def starting(*arguments: Any) -> Any:
-            if matched(threading.current_thread().name):
-                seen.append(len(seen))
-                if seen[-1] == number:
-                    raise RuntimeError("can't start new thread")
-            return start(*arguments)
-
-        monkeypatch.setattr(threading, "_start_new_thread", starting)
-        return seen
-
-    return use
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("number", range(4))
 def test_a_thread_that_cannot_be_started_costs_one_attempt(
-    server: ReferenceServer, fail_start: Callable[..., list[int]], number: int
+    server: ReferenceServer, fail_start: Callable[[int, str], list[int]], number: int
 ) -> None:
     """Two are tried, then gRPC starts its own two."""
     client = PolicyClient(server.address, config=FAST)
@@ -175,7 +128,7 @@ def test_a_thread_that_cannot_be_started_costs_one_attempt(
     server.stop()
     wait_until(lambda: not connection_of(client).is_open, "the end of the stream")
     began = time.monotonic()
-    seen = fail_start(number, lambda name: name == READER)
+    seen = fail_start(number, READER)
     server.start()
     assert client.get_action(episode, ZEROS) == 1
     assert len(seen) > number
@@ -186,10 +139,10 @@ def test_a_thread_that_cannot_be_started_costs_one_attempt(
 
 @pytest.mark.long
 def test_a_client_whose_reader_cannot_be_started_says_so_and_may_be_asked_again(
-    server: ReferenceServer, connect: Callable[..., PolicyClient], fail_start: Callable[..., list[int]]
+    server: ReferenceServer, connect: Callable[..., PolicyClient], fail_start: Callable[[int, str], list[int]]
 ) -> None:
     client = connect()
-    fail_start(0, lambda name: name == threading.current_thread().name)
+    fail_start(0, threading.current_thread().name)
     with pytest.raises(ServerUnavailableError, match=f"{server.address}: expected a thread for the connection, received none: can't start"):
         client.start_episode()
     client.get_action(client.start_episode(), ZEROS)
@@ -199,13 +152,13 @@ def test_a_client_whose_reader_cannot_be_started_says_so_and_may_be_asked_again(
 def test_a_runner_without_a_thread_is_taken_up_with_the_next_list(
     service: Service,
     connect_to: Callable[..., PolicyClient],
-    fail_start: Callable[..., list[int]],
+    fail_start: Callable[[int, str], list[int]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     service[0].servicer.endpoints = [service[0].address]
     client = connect_to(service)
     client.connect()
-    fail_start(0, lambda name: name == READER)
+    fail_start(0, READER)
     with caplog.at_level(logging.WARNING):
         service[0].tell(addresses(service))
         wait_until(lambda: "can't start new thread" in caplog.text, "the failure")
