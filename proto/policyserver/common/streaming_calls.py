@@ -3,7 +3,7 @@
 A stream has two threads of gRPC's own. Two moments of their lives are ours to mind:
 
 - The first call of a channel starts one of them, each stream the other. If a thread can't be started, gRPC has begun a call whose events
-  nobody takes: whatever closes or frees the channel waits for ever, and its later calls are never answered.
+  no thread takes: what closes or frees the channel waits for ever, and its later calls are never answered.
 - They are daemon threads: at the end of the process they stop wherever they are, and keep the locks that they hold. The destructor of a
   stream's object takes such a lock. So an object that lives until then may keep the process from ending.
 """
@@ -60,7 +60,7 @@ def forget(error: BaseException) -> None:
     """Let go of the frames that an error came through, once it is dealt with, so that the stream's object goes with its last name.
 
     gRPC's error of a stream is that object itself. Its traceback holds frames in which it has names, so it would live until the collector
-    finds it. Whoever reads a stream drops its own names of it, too, those in attributes first.
+    finds it. The reader of a stream drops its own names of it, too, those in attributes first.
     """
     error.__traceback__ = None
 
