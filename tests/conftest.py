@@ -24,6 +24,8 @@ from xdist.scheduler import LoadFileScheduling
 from tests.live_server import Serving, serving
 from tests.services import InfluxServer
 from tests.shared_ray import SharedRay
+from tests.streams import fail_start as fail_start  # fixtures
+from tests.streams import streams as streams
 
 # What tests talk to is on this machine. Python's urllib and a browser ask a proxy even for that, unless they are told.
 for _name in ("no_proxy", "NO_PROXY"):

@@ -12,9 +12,14 @@ def balancer_of(client: PolicyClient) -> Balancer:
 
 
 def connections_of(client: PolicyClient) -> tuple[Connection, ...]:
-    return balancer_of(client)._connections
+    return balancer_of(client).connections
 
 
 def connection_of(client: PolicyClient) -> Connection:
     """Return the connection to the address that was given."""
-    return balancer_of(client)._given
+    return balancer_of(client).given
+
+
+def unlisted_of(client: PolicyClient) -> list[Connection]:
+    """Return the connections to runners that the service has no more."""
+    return [connection for connection in connections_of(client) if not connection.is_listed]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -322,7 +321,7 @@ def test_an_answer_that_is_on_its_way_when_the_client_closes_is_no_malformed_mes
     stream = Stream()
     stream.has_ended = True
     connection = connection_of(client)
-    monkeypatch.setattr(connection, "_stub", SimpleNamespace(Step=lambda *_, **__: Replies([pb.StepResponse(batch=pb.StepReply())])))
+    monkeypatch.setattr(connection.channel, "step", lambda requests: Replies([pb.StepResponse(batch=pb.StepReply())]))
     assert "the server ended the stream" in str(connection._converse(stream))
     assert not caplog.records
 

@@ -73,15 +73,18 @@ class Balancer:
         self._preference = Preference()
         self._listed: frozenset[str] = frozenset()
         """What the newest list named, as the server calls them."""
-        self._unlisted: frozenset[Connection] = frozenset()
-        """Connections to runners that are listed no more: no new episodes begin there while there is another."""
+        self._lacks_some = False
+        """There was no thread for the connection to a listed runner: the next list is taken up, though it is the same."""
+        self._leaving: tuple[Connection, ...] = ()
+        """Those to runners that were left, whose readers may have yet to end."""
         self._listing = threading.Lock()
         """Held while a list is taken up: it is told on each stream. Taken before the client's lock."""
         self._missed: set[str] = set()
         """Runners that the log says are missing."""
-        self._given = self._make(target, (observation_space, action_space))
-        self._connections: tuple[Connection, ...] = (self._given,)
-        """In the order in which equals are chosen; the given one among them. Replaced, never changed."""
+        self.given = self._make(target, (observation_space, action_space))
+        """The connection to the address that was given."""
+        self.connections: tuple[Connection, ...] = (self.given,)
+        """All, in the order in which equals are chosen; the given one among them. Replaced under the lock, never changed."""
 
     def connect(self, timeout_s: float) -> NegotiatedSession:
         """Wait for a connection to any runner, beginning with the given address at the first call.
@@ -95,17 +98,17 @@ class Balancer:
         shared = self.shared
         with shared.lock:
             if not self._is_closed:
-                self._given.start()
+                self.given.start()
             shared.changed.wait_for(lambda: self._is_closed or self._is_open() or self._refusal() is not None, timeout_s)
             self.check()
             if not self._is_open() or self.session is None:
-                raise self._given.unavailable(timeout_s)
+                raise self.given.unavailable(timeout_s)
             if self._is_complete:
                 return self.session
             self._wait_for_others(min(timeout_s, _OTHERS_TIMEOUT_S))
             self.check()
             self._is_complete = True
-            session, missing = self.session, [connection for connection in self._connections if self._is_newly_missing(connection)]
+            session, missing = self.session, [connection for connection in self.connections if self._is_newly_missing(connection)]
             self._missed.update(connection.target for connection in missing)
         for connection in missing:
             _log.warning(
@@ -122,26 +125,25 @@ class Balancer:
         """
         if self._is_closed:
             raise ClientClosedError("the client was closed; make a new one")
-        if self._given.refusal is not None and (refusal := self._refusal()) is not None:
+        if self.given.refusal is not None and (refusal := self._refusal()) is not None:
             raise copy.copy(refusal)
 
     @property
     def rows_waiting(self) -> int:
         """Steps that wait to be sent. Under the lock."""
-        return sum(connection.rows_waiting for connection in self._connections)
+        return sum(connection.rows_waiting for connection in self.connections)
 
     def place(self) -> Connection:
         """Choose the runner of a new episode. Under the lock."""
-        if len(self._connections) == 1:
-            return self._given
+        if len(self.connections) == 1:
+            return self.given
         now_s = time.monotonic()
         for connection in [connection for connection, until_s in self._rests.items() if until_s <= now_s]:
             del self._rests[connection]
             connection.retires = False
-        known = [connection for connection in self._connections if connection.session is not None]
+        known = [connection for connection in self.connections if connection.session is not None]
         ranks = [
-            (not each.is_open, each.retires or each in self._unlisted, now_s - each.stale_at_s < _REST_S, each.episodes_open)
-            for each in known
+            (not each.is_open, each.retires or not each.is_listed, now_s - each.stale_at_s < _REST_S, each.episodes_open) for each in known
         ]
         lowest = min(ranks)
         equals = [connection for connection, rank in zip(known, ranks, strict=True) if rank == lowest]
@@ -162,14 +164,14 @@ class Balancer:
         chosen = self.place()
         if chosen is refusing or chosen.retires or not chosen.is_open:
             return False
-        refusing.episodes_open -= 1
         episode.connection = chosen
         chosen.episodes_open += 1
+        refusing.release()
         return True
 
     def divide(self, rows: OutgoingRows) -> list[OutgoingRows]:
         """Cut rows into those of each runner. Under the lock."""
-        if len(self._connections) == 1 or len(rows.episodes) <= 1:
+        if len(self.connections) == 1 or len(rows.episodes) <= 1:
             return [rows] if rows.episodes else []
         found: dict[Home | None, list[int]] = {}
         for row, episode in enumerate(rows.episodes):
@@ -179,7 +181,7 @@ class Balancer:
     def stale_runners(self) -> tuple[str, ...]:
         """Return the targets of connected runners whose newest answer is stale."""
         with self.shared.lock:
-            return tuple(connection.target for connection in self._connections if connection.is_open and connection.stale_at_s)
+            return tuple(connection.target for connection in self.connections if connection.is_open and connection.stale_at_s)
 
     def wait(self, call: Call, timeout_s: float) -> None:
         """Sleep until all parts are answered, or something happened that the caller must look at, or the time is over.
@@ -198,14 +200,14 @@ class Balancer:
     def wake_next(self, call: Call) -> None:
         """Let the next answered caller go on; after the last one, send what they ask. By a thread that runs again, under the lock."""
         if self.shared.wake_up_queue.wake_next(call):
-            for connection in self._connections:
+            for connection in self.connections:
                 connection.wake_sender()
 
     def cancel(self, call: Call) -> None:
         """Cancel a queued call. By the thread that waited for it, under the lock."""
         if call.is_waiting:
             call.is_waiting = False
-            for connection in self._connections:
+            for connection in self.connections:
                 connection.cancel_queued(call)
         else:
             self.shared.wake_up_queue.remove(call)
@@ -230,38 +232,13 @@ class Balancer:
         with self.shared.lock:
             self.shared.changed.wait_for(may_ask, max(0.0, timeout_s))
 
-    def ask(self, method: str, request: Any) -> Any:
-        """Make a unary call to the given address, or to another runner while only that one is there. Raises as `Connection.ask`."""
-        with self.shared.lock:
-            self.check()
-            open_ones = [connection for connection in self._connections if connection.is_open]
-        return (self._given if self._given in open_ones or not open_ones else open_ones[0]).ask(method, request)
-
-    def ask_all(self, method: str, request: Any) -> dict[str, Any]:
-        """Make a unary call to all runners that are connected. Returns the answers, by target.
-
-        Raises:
-            PolicyServerError: as `connect`, or none of them answered.
-        """
-        self.connect(self._config.connect_timeout_s)
-        with self.shared.lock:
-            asked = [connection for connection in self._connections if connection.is_open] or [self._given]
-        answers: dict[str, Any] = {}
-        for connection in asked:
-            try:
-                answers[connection.target] = connection.ask(method, request)
-            except ServerUnavailableError:
-                if connection is asked[-1] and not answers:
-                    raise
-        return answers
-
     def check_handshake(self, connection: Connection, session: NegotiatedSession) -> None:
         """Check a handshake: the given address lists the runners of the service, and the others must list the same. A reader's thread.
 
         Raises:
             HandshakeError: the endpoint belongs to another service.
         """
-        if connection is self._given:
+        if connection is self.given:
             with self.shared.lock:
                 self.session = session
             # Where another process answers there, the runners of the one before are gone.
@@ -273,11 +250,11 @@ class Balancer:
             given = self.session or session
             expected, listed = self._listed or set(given.info.endpoints), set(session.info.endpoints)
             if connection.session is None or connection.session.info.boot_id != session.info.boot_id:
-                self._is_complete = len(self._connections) == 1  # where one process is new, the others may be, too
+                self._is_complete = len(self.connections) == 1  # where one process is new, the others may be, too
         # A service on several machines lists what changes as actors move; that it is the same one is said by its instance.
         if listed != expected and (not session.info.instance_id or session.info.instance_id != given.info.instance_id):
             raise HandshakeError(
-                f"endpoints: expected a runner of the same service as {self._given.target}, which lists {sorted(expected)}, received one "
+                f"endpoints: expected a runner of the same service as {self.given.target}, which lists {sorted(expected)}, received one "
                 f"that lists {sorted(listed)}",
                 field="endpoints",
             )
@@ -296,11 +273,17 @@ class Balancer:
             self._on_loss(connection, is_replaced=False, place=self.place)
             connection.reset_identity()
 
+    def on_vacant(self, connection: Connection) -> None:
+        """Leave a runner that is listed no more: this client has no episode there any longer. By any thread, under the lock."""
+        if connection is not self.given and connection in self.connections:  # a runner may come back at the given address
+            self.connections = tuple(each for each in self.connections if each is not connection)
+            self._leave([connection])
+
     def close(self) -> None:
         """Wake all callers with ClientClosedError, end the streams, join the readers. Idempotent."""
         with self.shared.lock:
             self._is_closed = True
-            connections = self._connections
+            connections = *self.connections, *self._leaving
             for connection in connections:
                 connection.shut()
             self.shared.wake_up_queue.wake_all()
@@ -310,28 +293,30 @@ class Balancer:
     def abandon(self) -> bool:
         """Let the readers end everything; return whether there were any. Takes no lock: the last reference to a client may go anywhere."""
         self.shared.is_abandoned = True
-        for connection in self._connections:
+        for connection in self.connections:
             connection.abandon()
-        return self._given.is_started
+        return self.given.is_running
 
     def _is_open(self) -> bool:
-        return any(connection.is_open for connection in self._connections)
+        return any(connection.is_open for connection in self.connections)
 
     def _wait_for_others(self, timeout_s: float) -> None:
         """Let all runners connect, so that new episodes are spread; one that fails twice counts as away. Under the lock."""
-        before = {connection: connection.failures for connection in self._connections}
+        before = {connection: connection.failures for connection in self.connections}
 
         def is_settled(connection: Connection) -> bool:
-            return connection.is_open or connection.refusal is not None or connection.failures >= before.get(connection, 0) + 2
+            is_away = connection.refusal is not None or not connection.is_listed
+            return connection.is_open or is_away or connection.failures >= before.get(connection, 0) + 2
 
-        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self._connections)), timeout_s)
+        self.shared.changed.wait_for(lambda: self._is_closed or all(map(is_settled, self.connections)), timeout_s)
 
     def _is_newly_missing(self, connection: Connection) -> bool:
-        return not connection.is_open and connection.target not in self._missed
+        return connection.is_listed and not connection.is_open and connection.target not in self._missed
 
     def _refusal(self) -> PolicyServerError | None:
-        """Return why the given address refused this client, if all refuse it."""
-        return self._given.refusal if all(connection.refusal for connection in self._connections) else None
+        """Return why the given address refused this client, if all refuse it but for those that are gone and listed no more."""
+        left = (each for each in self.connections if each.is_listed or each.is_open)
+        return self.given.refusal if all(connection.refusal for connection in left) else None
 
     def _make(self, target: str, spaces: tuple[gym.Space[Any] | None, gym.Space[Any] | None]) -> Connection:
         return Connection(target, self._config, spaces, self.shared, self)
@@ -341,31 +326,33 @@ class Balancer:
         if not self._config.spread_episodes:
             return
         # A runner that is about to go does not list itself: then what is listed is known by the others.
-        sources = (connection.target, *(each.target for each in self._connections))
+        sources = (connection.target, *(each.target for each in self.connections))
         found = next((found for each in sources if (found := by_address(each, listed))), {})
         targets = tuple(dict.fromkeys(found.values()))
-        is_given = connection is self._given
-        gone: list[Connection] = []
+        is_given = connection is self.given
         with self._listing:
-            if self._listed != frozenset(listed) and (targets or is_given):
+            if (self._lacks_some or self._listed != frozenset(listed)) and (targets or is_given):
                 if not targets and len(listed) > 1:
                     names = ", ".join(listed)
                     _log.warning(
                         "%s: all episodes go through this address, because the server does not list it: %s", connection.target, names
                     )
                 self._listed = frozenset(listed)
-                made = self._make_all(targets or (self._given.target,))
+                made = self._make_all(targets or (self.given.target,))
                 with self.shared.lock:
-                    gone = made if self._is_closed else self._replace(targets or (self._given.target,), made, stays_open)
+                    troubles = [] if self._is_closed else self._replace(targets or (self.given.target,), made, stays_open)
+                for trouble in troubles:
+                    _log.warning("no episodes go to this serving runner before its address is told again: %s", trouble)
         with self.shared.lock:
             self._preference.loads = {found[load.address]: load.episodes_open for load in loads if load.address in found}
-        for each in gone:
-            each.close()
 
     def _make_all(self, targets: Sequence[str]) -> list[Connection]:
         """Prepare the connections that are new."""
         info = cast(NegotiatedSession, self.session).info
-        here = {connection.target for connection in self._connections}
+        with self.shared.lock:
+            here = {connection.target for connection in self.connections}
+            for connection in self.connections:
+                connection.is_listed |= connection.target in targets  # so that it is not left meanwhile
         made = []
         for target in targets:
             if target not in here:
@@ -375,18 +362,35 @@ class Balancer:
                     _log.warning("%s: no episodes go to this serving runner: %s", target, error)
         return made
 
-    def _replace(self, targets: Sequence[str], made: Sequence[Connection], stays_open: bool) -> list[Connection]:
-        """Take up new connections, and return those that are to be closed, whose runners are no more. Under the lock."""
-        found = {connection.target: connection for connection in (*self._connections, *made)}
-        kept = [found[target] for target in targets if target in found]
-        unlisted = [connection for connection in self._connections if connection not in kept]
-        # A runner may come back at the given address, and open episodes go on for as long as their process lives.
-        staying = [each for each in unlisted if each is self._given or (stays_open and each.is_open and each.episodes_open)]
-        gone = [connection for connection in unlisted if connection not in staying]
-        self._connections, self._unlisted = (*kept, *staying), frozenset(staying)
+    def _replace(self, targets: Sequence[str], made: Sequence[Connection], stays_open: bool) -> list[PolicyServerError]:
+        """Take up new connections, and leave those whose runners are no more. Returns why some can't be taken up. Under the lock."""
+        started: list[Connection] = []
+        troubles: list[PolicyServerError] = []
         for connection in made:
-            connection.start()
+            try:
+                connection.start()
+                started.append(connection)
+            except ServerUnavailableError as error:
+                troubles.append(error)
+        self._lacks_some = bool(troubles)
+        found = {connection.target: connection for connection in (*self.connections, *started)}
+        kept = [found[target] for target in targets if target in found]
+        unlisted = [connection for connection in self.connections if connection not in kept]
+        for connection in found.values():
+            connection.is_listed = connection in kept
+        # A runner may come back at the given address, and open episodes go on for as long as their process lives.
+        staying = [each for each in unlisted if each is self.given or (stays_open and each.is_open and each.episodes_open)]
+        gone = [connection for connection in unlisted if connection not in staying]
+        self.connections = (*kept, *staying)
         for connection in gone:
             connection.retires = True
             self._on_loss(connection, is_replaced=False, place=self.place)
-        return gone
+        self._leave(gone)
+        return troubles
+
+    def _leave(self, gone: Sequence[Connection]) -> None:
+        """End connections without a wait: the thread may be the reader of one. `close` waits for their readers. Under the lock."""
+        for connection in gone:
+            connection.shut()
+            self._rests.pop(connection, None)
+        self._leaving = (*(each for each in self._leaving if each.is_running), *gone)

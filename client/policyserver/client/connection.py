@@ -12,7 +12,6 @@ and never across a wait, the making of a message, or I/O.
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 import threading
@@ -22,27 +21,24 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
-import grpc
 import gymnasium as gym
 
-from policyserver.client.channel import authorization, check_security, make_channel
 from policyserver.client.config import ClientConfig
 from policyserver.client.connection_errors import refusal_of, trouble_of
 from policyserver.client.messages import NegotiatedSession, agree, handshake, step_batch, to_loads, to_reply
 from policyserver.client.rows import OutgoingRows
+from policyserver.client.runner_channel import RunnerChannel
 from policyserver.client.shared import Shared
 from policyserver.client.stream import ConnectionListener, Stream
 from policyserver.client.wake_up_queue import HOLD_BACK_MAX_S, WAKE_UP_MAX_S, Call, CallPart
 from policyserver.common.errors import (
     ActionTimeoutError,
-    ClientClosedError,
     PolicyServerError,
     ServerUnavailableError,
     WireError,
-    from_rpc_error,
 )
+from policyserver.common.streaming_calls import forget
 from policyserver.v1 import policy_service_pb2 as pb
-from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 
 _log = logging.getLogger(__name__)
 _JOIN_TIMEOUT_S = 5.0
@@ -64,7 +60,6 @@ class Connection:
         Raises:
             ValueError: plaintext off the machine, or a file that cannot be read.
         """
-        check_security(target, config)
         self.target = target
         self.session: NegotiatedSession | None = None
         """The newest handshake; None before the first."""
@@ -80,15 +75,16 @@ class Connection:
         """Whether the serving process starts no new episodes now; and when its newest answer came if that was stale, else 0."""
         self.callers_waking = self.episodes_open = 0
         """See `Home`; the wake-up queue and `ClientEpisodes` count."""
+        self.is_listed = True
+        """The service has this runner. The balancer says so."""
         self._config = config
         self._spaces = spaces
         self._shared = shared
         self._lock = shared.lock
         self._changed = shared.changed
-        self._listener, self._metadata = listener, authorization(config)
+        self._listener = listener
         self._client_id = uuid.uuid4().hex
-        self._channel = make_channel(target, config)
-        self._stub: Any = pb_grpc.PolicyServiceStub(self._channel)
+        self.channel = RunnerChannel(target, config)
         self._sendable = threading.Condition(shared.lock)
         """Told to the sender: something may be sent, or the stream is over."""
         self._queue: deque[CallPart] = deque()
@@ -114,15 +110,23 @@ class Connection:
         return self._stream.is_open
 
     @property
-    def is_started(self) -> bool:
-        """Tell whether there is a reader."""
-        return self._reader is not None
+    def is_running(self) -> bool:
+        """Tell whether there is a reader, which has yet to end."""
+        return self._reader is not None and self._reader.is_alive()
 
     def start(self) -> None:
-        """Connect, and stay connected, in the background. Under the lock; a second call does nothing."""
+        """Connect, and stay connected, in the background. Under the lock; a second call does nothing.
+
+        Raises:
+            ServerUnavailableError: no thread can be started; it may be called again.
+        """
         if self._reader is None and not self._is_closed:
-            self._reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
-            self._reader.start()
+            reader = threading.Thread(target=self._run, name="policy-client-reader", daemon=True)
+            try:
+                reader.start()
+            except RuntimeError as error:
+                raise ServerUnavailableError(f"{self.target}: expected a thread for the connection, received none: {error}") from error
+            self._reader = reader
 
     def send(self, call: Call, rows: OutgoingRows) -> None:
         """Queue rows whose answers a call waits for, in pieces that fit into a message. Under the lock."""
@@ -150,14 +154,21 @@ class Connection:
         self._client_id = uuid.uuid4().hex
         self._give_up_all()
 
+    def release(self) -> None:
+        """Take note that an episode is here no more. Under the lock."""
+        self.episodes_open -= 1
+        if not (self.is_listed or self.episodes_open):
+            self._listener.on_vacant(self)
+
     def shut(self) -> None:
-        """Stop sending and receiving; waiting callers go on without an answer. Under the lock; `close` comes after it."""
+        """Stop sending and receiving; waiting callers go on without an answer. Under the lock. The reader ends by itself."""
         if not self._is_closed:
             self._is_closed = True
             self._give_up_all()
             self._stream.is_open, self._stream.has_ended = False, True
             self._sendable.notify_all()
             self._changed.notify_all()
+            self.abandon()
 
     def abandon(self) -> None:
         """Wake the reader, because no reference to the client is left (`Shared.is_abandoned`). Takes no lock."""
@@ -184,44 +195,22 @@ class Connection:
         reason = f"; the last attempt: {self.trouble}" if self.trouble else ""
         return ServerUnavailableError(f"expected a connection to {self.target} within {timeout_s:g} s, received none{reason}")
 
-    def check(self) -> None:
-        """Raise what makes asking pointless. Under the lock."""
-        if self._is_closed:
-            raise ClientClosedError("the client was closed; make a new one")
-        if self.refusal is not None:
-            raise copy.copy(self.refusal)
-
-    def ask(self, method: str, request: Any) -> Any:
-        """Make a unary call beside the stream. Not under the lock. Raises a PolicyServerError if there is no answer in time."""
-        timeout_s = self._config.connect_timeout_s
-        with self._lock:
-            self.check()
-        try:
-            return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
-        except (grpc.RpcError, ValueError) as error:  # a ValueError says that the channel was closed meanwhile
-            with self._lock:
-                self.check()
-                if isinstance(error, ValueError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise self.unavailable(timeout_s) from error
-            raise from_rpc_error(error) from error
-
     def close(self) -> None:
-        """End the stream, join the reader. Idempotent."""
+        """End the stream, join the reader. Idempotent. Not by a reader."""
         with self._lock:
             self.shut()
-            call, reader = self._stream.call, self._reader
-        if call is not None:
-            call.cancel()
-        if reader is not None:
-            reader.join(_JOIN_TIMEOUT_S)
-        self._channel.close()
+        if self._reader is not None:
+            self._reader.join(_JOIN_TIMEOUT_S)
+        self.channel.close()
 
     def _run(self) -> None:
         """Keep a stream open until the client is closed or abandoned: the reader's thread."""
-        self._stay_connected()
-        with self._lock:
-            self.shut()
-        self._channel.close()
+        try:
+            self._stay_connected()
+        finally:
+            with self._lock:
+                self.shut()
+            self.channel.close()
 
     def _stay_connected(self) -> None:
         pause = self._config.reconnect_backoff_initial_s
@@ -254,12 +243,21 @@ class Connection:
 
     def _converse(self, stream: Stream) -> PolicyServerError:
         """Shake hands and read replies for as long as the stream lasts. Returns why it ended."""
-        responses = self._stub.Step(self._requests(stream), metadata=self._metadata)
-        with self._lock:
-            stream.call = responses
-            if self._has_ended():
-                responses.cancel()
         try:
+            self._read(stream)
+        except Exception as error:
+            trouble = trouble_of(error, self.target, self._config.tls_ca_file, was_open=stream.is_open)
+            forget(error)
+            return trouble
+        return ServerUnavailableError("the server ended the stream")
+
+    def _read(self, stream: Stream) -> None:
+        responses = self.channel.step(self._requests(stream))
+        try:
+            with self._lock:
+                stream.call = responses
+                if self._has_ended():
+                    responses.cancel()
             for response in responses:
                 if stream.is_open:
                     self._receive(stream, response)
@@ -267,11 +265,10 @@ class Connection:
                     session = agree(response, *self._spaces, self._config)
                     self._listener.check_handshake(self, session)
                     self._open(stream, session)
-        except Exception as error:
-            return trouble_of(error, self.target, self._config.tls_ca_file, was_open=stream.is_open)
         finally:
             responses.cancel()
-        return ServerUnavailableError("the server ended the stream")
+            stream.call = None
+            del responses  # the last name, which other frames may keep alive: see `common.streaming_calls`
 
     def _requests(self, stream: Stream) -> Iterator[pb.StepRequest]:
         """Make the messages of a stream: the sender's thread."""
@@ -334,6 +331,8 @@ class Connection:
                 self.epoch, self.retires = self.epoch + 1, False
                 self._shared.weights_seq_no = session.info.weights_seq_no
                 self._listener.on_reboot(self)
+                if self._is_closed:  # nothing is left here, and the runner is listed no more
+                    return
                 self._give_up_all()
             self.trouble = self.refusal = None
             self._shared.connections += 1

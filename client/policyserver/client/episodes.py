@@ -238,8 +238,8 @@ class ClientEpisodes:
         """
         for episode in [episode for episode in self.open.values() if episode.connection is connection]:
             if episode.sequence == 0 and connection.retires and place is not None:
-                connection.episodes_open -= 1
                 _place(episode, place)
+                connection.release()
             elif episode.sequence > 0 or not is_replaced:
                 self._close(episode, _Fate.LOST)
 
@@ -275,7 +275,7 @@ class ClientEpisodes:
         if self.open.get(episode.id) is episode:
             del self.open[episode.id]
             if episode.connection is not None:
-                episode.connection.episodes_open -= 1
+                episode.connection.release()
             self._closed[episode.id] = fate
             self.episodes_lost += fate is _Fate.LOST
             if len(self._closed) > self._closed_remembered:

@@ -17,15 +17,15 @@ from policyserver.client.episodes import ClientEpisodes
 from policyserver.client.errors import BatchError
 from policyserver.client.exchange import Exchange
 from policyserver.client.lifetime import Inherited, Lifetime
-from policyserver.client.messages import NegotiatedSession, to_info, to_stats
+from policyserver.client.messages import NegotiatedSession
 from policyserver.client.rows import Steps, count, encoded_info
 from policyserver.client.server_info import ClientCounters, ServerInfo
+from policyserver.client.unary_questions import ask_server_info, ask_stats
 from policyserver.common.endpoints import parse_address
 from policyserver.common.errors import InvalidInputError
 from policyserver.common.flags import StepFlag
 from policyserver.common.rewards import to_reward, to_rewards
 from policyserver.common.server_stats import ServerStats
-from policyserver.v1 import policy_service_pb2 as pb
 
 _WANTED = int(StepFlag.NONE)
 _GIVEN = int(StepFlag.ACTION_GIVEN)
@@ -326,7 +326,7 @@ class PolicyClient:
         Raises:
             ServerUnavailableError: no answer within `connect_timeout_s`.
         """
-        return to_info(self._balancer.ask("GetServerInfo", pb.GetServerInfoRequest()))
+        return ask_server_info(self._balancer, self._config.connect_timeout_s)
 
     def stats(self) -> ServerStats:
         """Ask the server for its counters and its newest training iteration. Those of several serving runners are added up.
@@ -342,7 +342,7 @@ class PolicyClient:
         Raises:
             PolicyServerError: as in `start_episode`.
         """
-        return {target: to_stats(answer) for target, answer in self._balancer.ask_all("GetStats", pb.GetStatsRequest()).items()}
+        return ask_stats(self._balancer, self._config.connect_timeout_s)
 
     def counters(self) -> ClientCounters:
         """Read what this client did so far, on all serving runners together."""

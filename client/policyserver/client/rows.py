@@ -65,6 +65,9 @@ class Home(Protocol):
     callers_waking: int
     """Callers that were answered there and are about to go on."""
 
+    def release(self) -> None:
+        """Take note that an episode is there no more."""
+
 
 class ClientEpisode(CallerEpisode["tuple[OutgoingRows, int]"]):
     """The client's side of one open episode. Guarded by the client's lock.

@@ -44,3 +44,6 @@ class ConnectionListener(Protocol[_Connection]):
 
     def on_absence(self, connection: _Connection) -> None:
         """An attempt to connect failed. Under the lock."""
+
+    def on_vacant(self, connection: _Connection) -> None:
+        """The last episode has left a runner that is listed no more. Under the lock."""

@@ -14,6 +14,7 @@ from policyserver.pipelines.__main__ import main
 from policyserver.pipelines.demo.server_process import ServerProcess
 from tests.client.reference_server import ReferenceServer
 from tests.ports import free_address
+from tests.streams import Streams
 
 WAIT_S = 60.0
 
@@ -70,6 +71,24 @@ def test_a_demo_lets_its_server_stop_for_as_long_as_that_says(reference_daemon: 
     assert demo(tmp_path) == 0
     (log,) = tmp_path.glob("*/server.out")
     assert log.read_text().splitlines()[-1:] == ["stopped"], "it was killed before"
+
+
+@pytest.mark.parametrize("number", [None, 2, 3])
+def test_a_server_is_seen_to_serve_and_no_object_of_a_stream_is_left(
+    tmp_path: Path, streams: Streams, fail_start: Callable[[int, str], list[int]], number: int | None
+) -> None:
+    """Also where a thread can't be started: the one of gRPC's, after two that were tried, or the client's that asks who it is."""
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with ReferenceServer() as server:
+        process = ServerProcess(tmp_path / "none.toml", server.address, tmp_path / "log")
+        process._command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        server.servicer.identity = {"instance_id": process.instance_id}
+        seen = [] if number is None else fail_start(number, "server-health")
+        process.start(on_serving=lambda: said.put("serving"), on_death=said.put)
+        assert said.get(timeout=10.0) == "serving"
+        assert number is None or len(seen) > number
+        assert process.stop() == 0
+        assert (streams.begun >= 2, streams.left) == (True, 0)
 
 
 def test_another_server_on_the_address_is_not_taken_for_the_one_that_was_started(tmp_path: Path) -> None:

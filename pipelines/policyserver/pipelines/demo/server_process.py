@@ -17,6 +17,7 @@ import grpc
 
 from policyserver.client import ClientConfig, HandshakeError, PolicyClient, PolicyServerError
 from policyserver.common.channels import open_channel
+from policyserver.common.streaming_calls import StreamChannel, forget
 
 logger = logging.getLogger(__name__)
 
@@ -112,25 +113,32 @@ class ServerProcess:
 
     def _follow_health(self) -> None:
         """Wait until this server says SERVING, or for the watcher to cancel the call because the process has ended."""
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-        with open_channel(self.address, options) as channel:
-            watch = channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
-            while True:
-                with self._lock:
-                    if self._ended.is_set():
-                        return
-                    call: Any = watch(b"", wait_for_ready=True)
-                    self._health_call = call
-                try:
-                    if any(status == _SERVING and self._is_ours() for status in call):
-                        break
-                except (grpc.RpcError, PolicyServerError) as error:
-                    logger.debug("the health service said %s", error)
-                    call.cancel()
-                self._ended.wait(_RETRY_S)
+        while not self._is_serving():
+            if self._ended.wait(_RETRY_S):
+                return
         with self._lock:
             self._was_serving = True
         self._on_serving()
+
+    def _is_serving(self) -> bool:
+        """Follow the health service until it says that this server serves, or says no more."""
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        with StreamChannel(open_channel(self.address, options)) as streams:
+            watch = streams.channel.unary_stream(_HEALTH_WATCH, request_serializer=bytes, response_deserializer=bytes)
+            try:
+                with self._lock:
+                    if self._ended.is_set():
+                        return False
+                    call: Any = streams.begin(watch, b"", wait_for_ready=True)
+                    self._health_call = call
+                return any(status == _SERVING and self._is_ours() for status in call)
+            except (grpc.RpcError, PolicyServerError, RuntimeError) as error:
+                logger.debug("the health service said %s", error)
+                forget(error)
+                return False
+            finally:
+                with self._lock:
+                    self._health_call = None
 
     def _is_ours(self) -> bool:
         """Tell whether it is this server that answers, and note how long it takes to stop."""

@@ -18,6 +18,7 @@ import grpc
 
 from policyserver.common.channels import open_channel
 from policyserver.common.errors import WireError
+from policyserver.common.streaming_calls import StreamChannel, forget
 from policyserver.server.config.link_address import RemoteAddress
 from policyserver.server.processes.link import Followed
 from policyserver.server.processes.link_secret import DAEMON, ActorSecret
@@ -112,16 +113,21 @@ class RemoteFollower:
         self._tried_s = time.monotonic()
         outgoing = self._outgoing = queue.SimpleQueue()
         outgoing.put(pb.ActorMessage(hello=self._hello))
-        with open_channel(self._where.address, _OPTIONS, self._secret.credentials()) as channel:
-            call = self._call = service.DriverLinkStub(channel).Follow(_messages(outgoing))
-            if self._stopped.is_set():
-                call.cancel()
+        with StreamChannel(open_channel(self._where.address, _OPTIONS, self._secret.credentials())) as streams:
             try:
+                call = self._call = streams.begin(service.DriverLinkStub(streams.channel).Follow, _messages(outgoing))
+            except RuntimeError as error:
+                logger.warning("no thread for the link to the daemon at %s, which is tried again: %s", self._where.address, error)
+                return False
+            try:
+                if self._stopped.is_set():
+                    call.cancel()
                 for message in call:
                     self._note_heard()
                     self._obey(message, outgoing)
             except grpc.RpcError as error:
                 self._note_end(error)
+                forget(error)
                 return bool(error.code() == grpc.StatusCode.ABORTED)
             finally:
                 self._call = None
