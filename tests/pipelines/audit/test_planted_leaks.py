@@ -435,16 +435,16 @@ def bought_low_and_sold_high(patch: Patch) -> None:
 
 
 def stopped_at_the_stop(patch: Patch) -> None:
-    def matches(orders: FloatArray, bar: BarRows, sees: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
-        matched, reference = market_matches(orders, bar, sees, phase)
+    def matches(orders: FloatArray, bar: BarRows, *market: Any) -> tuple[BoolArray, FloatArray]:
+        matched, reference = market_matches(orders, bar, *market)
         return matched, np.where(orders[:, :, KIND] == OrderKind.STOP, orders[:, :, PRICE], reference)
 
     patch.setattr(broker, "matches", matches)
 
 
 def limits_at_the_best_price(patch: Patch) -> None:
-    def matches(orders: FloatArray, bar: BarRows, sees: BoolArray | None, phase: Any) -> tuple[BoolArray, FloatArray]:
-        matched, reference = market_matches(orders, bar, sees, phase)
+    def matches(orders: FloatArray, bar: BarRows, *market: Any) -> tuple[BoolArray, FloatArray]:
+        matched, reference = market_matches(orders, bar, *market)
         best = np.where(orders[:, :, SIDE] > 0, bar.low[:, :1], bar.high[:, :1])
         return matched, np.where(orders[:, :, KIND] == OrderKind.LIMIT, best, reference)
 

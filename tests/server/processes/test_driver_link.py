@@ -104,6 +104,33 @@ def test_actors_connect_again_once_the_daemon_may_open_files_again(
     assert over == "serving actors can connect to the daemon again"
 
 
+@pytest.mark.parametrize("missing", [0, 1], ids=["that sends", "that reads"])
+def test_actors_connect_again_once_the_daemon_may_start_threads_again(
+    missing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver_link, "_REST_S", 0.02)
+    link = DriverLink(tmp_path / "link")
+    link.drain()
+    before, starts, start = open_descriptors(), [False] * missing + [True], threading.Thread.start
+
+    def fails_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("driver-link") and starts and starts.pop(0):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails_once)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as actor:
+        actor.connect(str(link.path))
+        while actor.recv(1024):  # to the end of the stream, at which an actor leaves
+            pass
+    until(lambda: open_descriptors() == before)
+    late = Follower(link.path)
+    assert late.draining.wait(20.0)
+    late.stop()
+    link.close()
+    assert "can't start new thread" in caplog.text
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 

@@ -149,12 +149,15 @@ class DriverLink:
         self.path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
+        accepted: socket.socket | None = None
         is_refused = False
         while not self._closed.is_set():
             try:
-                accepted, _ = self._listener.accept()
-                actor = LinkedActor(accepted, self._stuck_s, self._take, self._forget)
-            except OSError as error:  # such as too many open files, which may pass: an actor that connects then waits
+                if accepted is None:
+                    accepted, _ = self._listener.accept()
+                actor, accepted = LinkedActor(accepted, self._stuck_s, self._take, self._forget), None
+                self._begin(actor)
+            except (OSError, RuntimeError) as error:  # too many open files or threads, which may pass: an actor that connects then waits
                 if not (is_refused or self._closed.is_set()):
                     logger.error("no serving actor can connect to the daemon now, trying again every %g s: %s", _REST_S, error)
                 is_refused = True
@@ -163,11 +166,19 @@ class DriverLink:
             if is_refused:
                 is_refused = False
                 logger.warning("serving actors can connect to the daemon again")
-            with self._lock:
-                self._actors.append(actor)
-                for kind in sorted(self._standing, key=lambda kind: kind == STATE):  # with its state an actor begins to listen
-                    actor.send(self._standing[kind])
+        if accepted is not None:
+            accepted.close()
+
+    def _begin(self, actor: LinkedActor) -> None:
+        with self._lock:
+            self._actors.append(actor)
+            for kind in sorted(self._standing, key=lambda kind: kind == STATE):  # with its state an actor begins to listen
+                actor.send(self._standing[kind])
+        try:
             actor.start()
+        except RuntimeError:
+            self._forget(actor)
+            raise
 
     def _take(self, actor: LinkedActor, message: bytes) -> None:
         """Take what an actor answers."""

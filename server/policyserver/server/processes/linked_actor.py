@@ -55,11 +55,21 @@ class LinkedActor:
         self._reader = threading.Thread(target=self._read_all, name="driver-link-read", daemon=True)
 
     def start(self) -> None:
-        """Begin to send and to read."""
+        """Begin to send and to read.
+
+        Raises:
+            RuntimeError: A thread can't be started; the connection is closed, at which the actor leaves.
+        """
         limit = struct.pack("ll", int(self._stuck_s), int(self._stuck_s % 1 * 1e6))
         self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._sender.start()
-        self._reader.start()
+        try:
+            self._sender.start()
+            self._reader.start()
+        except RuntimeError:
+            self._waiting.put(None)
+            self._shut_down()
+            self._release()
+            raise
 
     def send(self, message: bytes) -> None:
         """Have a message sent after those that wait. Returns at once; from any thread, and from a signal handler."""
@@ -91,12 +101,17 @@ class LinkedActor:
                 self._take(self, self._connection.recv_bytes())
         self._waiting.put(None)
         self._shut_down()
-        self._sender.join()  # only then is nothing sent to a descriptor that is another's by now
+        self._release()
+        self._forget(self)
+
+    def _release(self) -> None:
+        """Close all descriptors."""
+        if self._sender.ident is not None:
+            self._sender.join()  # only then is nothing sent to a descriptor that is another's by now
         self._connection.close()
         self._line.close()
         if self._process is not None:
             os.close(self._process)
-        self._forget(self)
 
     def _shut_down(self) -> None:
         """Have both threads end, and the actor read the end of the stream, at which it leaves."""
