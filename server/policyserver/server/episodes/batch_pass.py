@@ -195,6 +195,7 @@ class BatchPass:
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
         waits, held = self._withheld.choose(rows, batch.flags[applied])
+        rows.held = held
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
         for place in flatnonzero(rows.is_new & kept).tolist():
