@@ -66,7 +66,9 @@ def test_an_episode_that_is_played_within_a_pause_gives_nothing(make_harness: Ma
     assert ledger(harness) == (7, 0, 7, 0)
 
 
-def test_episodes_that_follow_each_other_in_a_slot_stay_apart_though_the_pause_ends_at_the_step_at_which_it_began(make_harness: Make) -> None:
+def test_episodes_that_follow_each_other_in_a_slot_stay_apart_though_the_pause_ends_at_the_step_at_which_it_began(
+    make_harness: Make,
+) -> None:
     harness = make_harness()
     handle = harness.one(start("a", observation(1, 0))).handle
     for number in range(1, 4):

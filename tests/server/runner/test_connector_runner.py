@@ -145,7 +145,10 @@ def test_traffic_is_refused_where_only_the_policy_that_learns_can_be_served(make
     make_runner(traffic=traffic)
     setting, received = ("shares", traffic.shares) if traffic.shares else ("shadow", traffic.shadow)
     text = "traffic.{}: expected none with {}, which has no array code, so that only 'live' is served; received {!r}. Leave either out"
-    for faulty, without in (({"callbacks": Lengths}, "the callback on_episode_end"), ({"connectors": CuriousReward}, "the connector CuriousReward")):
+    for faulty, without in (
+        ({"callbacks": Lengths}, "the callback on_episode_end"),
+        ({"connectors": CuriousReward}, "the connector CuriousReward"),
+    ):
         connectors = [faulty["connectors"]()] if "connectors" in faulty else []
         with pytest.raises(SettingsError) as refused:
             make_runner(*connectors, callbacks=faulty.get("callbacks"), traffic=traffic)

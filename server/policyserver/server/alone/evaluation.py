@@ -16,8 +16,8 @@ class Evaluation:
 
     Which episodes count is decided when they start: the first `wanted` of all clients, in the order in which they start; no further one is
     begun. If the first ones to end counted, short episodes would come before long ones that began earlier, and the mean would be biased
-    towards them. An episode whose client is gone has no whole return, or not one step, which leaves no trace: it is counted as lost, and not
-    replaced.
+    towards them. An episode whose client is gone has no whole return: it is counted as lost, also if it has no step and so leaves no trace,
+    and not replaced.
     """
 
     def __init__(self, wanted: int) -> None:

@@ -84,7 +84,7 @@ class _Run:
     """Number of the step after the last one, within its episode; -1 if the episode has ended."""
 
     def is_followed_by(self, block: SegmentBlock, index: int) -> bool:
-        """Tell whether a segment of the same episode goes on where this ends, with the recurrent states where a learner will look for them."""
+        """Tell whether a segment of the episode goes on where this ends, with the recurrent states where a learner will look for them."""
         return self.end == block.t_started[index] and not (block.states and self.steps % block.layout.state_every)
 
     def append(self, block: SegmentBlock, index: int) -> None:

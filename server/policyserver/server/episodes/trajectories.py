@@ -83,8 +83,8 @@ class Trajectories:
         self._pending_states = [LazyArray(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
         self.page_bytes = self._pages.row_bytes
         """Size of a page, and so of a segment on its way to the learner."""
-        # Per slot: the page being written (-1: none), the steps in it (the pending one included), when it was begun, the number of its first
-        # step, and the number of the episode.
+        # Per slot: the page being written (-1: none), the steps in it (the pending one included), when it was begun, the number of its
+        # first step, and that of the episode.
         self._page = LazyArray(slots, (), np.int64).array
         self._page[:] = -1
         self._fill = LazyArray(slots, (), np.int64).array
