@@ -324,7 +324,7 @@ def answers_of(replies: Replies) -> list[Answer]:
 
 def apart(blocks: list[SegmentBlock]) -> list[SegmentBlock]:
     """Make segments strangers to each other, so that none is joined with the one before it."""
-    return [replace(block, slots=np.arange(len(block.slots)) + 10**6 * number) for number, block in enumerate(blocks)]
+    return [replace(block, episodes=np.arange(len(block.episodes)) + 10**6 * number) for number, block in enumerate(blocks)]
 
 
 def arrived(blocks: list[SegmentBlock]) -> list[SingleAgentEpisode]:

@@ -81,7 +81,7 @@ class PolicyFigures:
     episodes_finished: Annotated[int, counter("episodes")] = 0
     """Episodes that their clients ended."""
     actions: Annotated[int, counter("actions")] = 0
-    """Actions in these; of a shadow all that it computed."""
+    """Actions in these; of a shadow those that it computed beside an action that was sent."""
     return_mean: Annotated[float | None, mean("reward", weight="episodes_finished", unset="where none has finished yet")] = None
     """Mean return of the newest that finished, up to 256."""
     length_mean: Annotated[float | None, mean("steps", weight="episodes_finished", unset="where none has finished yet")] = None

@@ -35,7 +35,7 @@ CARTPOLE: dict[str, Any] = {
 
 
 def report(started: int, still_open: int, *ended: tuple[str, float, int]) -> ServingReport:
-    columns = dict(zip(("ended", "return", "length"), map(list, zip(*ended, strict=True)), strict=True))
+    columns = dict(zip(("ended", "return", "length"), map(list, zip(*ended, strict=True)), strict=True)) if ended else {}
     return ServingReport({"episodes_started": started, "episodes_open": still_open}, columns)
 
 
@@ -52,6 +52,15 @@ def test_the_mean_is_of_whole_episodes_and_the_end_waits_for_the_last_that_began
     result = evaluation.result()
     assert (result["episodes"], result["lost"], result["unfinished"], result["return_mean"]) == (3, 1, 0, 4.0)
     assert result["return_error"] == pytest.approx(3.0 / math.sqrt(3))
+
+
+def test_an_episode_without_a_step_whose_client_is_gone_is_lost() -> None:
+    evaluation = Evaluation(3)
+    evaluation.take(report(3, 1, ("terminated", 1.0, 1), ("terminated", 2.0, 1)))
+    assert evaluation.result()["lost"] == 0
+    evaluation.take(report(3, 0))
+    result = evaluation.result()
+    assert (result["episodes"], result["lost"], result["unfinished"]) == (2, 1, 0)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,20 @@ def test_actions_given_and_overridden_are_counted_by_client(make_harness: Make) 
     assert harness.core.by_hand() == ({"desk": (4, 2, 1)}, 0)
 
 
+@pytest.mark.parametrize("first", [0, OVERRIDE])
+def test_an_override_that_is_repeated_for_want_of_an_answer_is_counted_once(make_harness: Make, first: int) -> None:
+    harness = make_harness()
+    handle = harness.one(start("a", observation(0))).handle
+    harness.one(Row(handle, 1, flags=first, observation=observation(1), action=2))
+    answers = [harness.one(Row(handle, 1, flags=OVERRIDE, observation=observation(1), action=2)) for _ in range(3)]
+    assert {int(answer.action) for answer in answers} == {2}
+    stats, overrides = harness.core.snapshot(), 0 if first else 1
+    assert (stats.actions_given, stats.actions_overridden, stats.rows_repeated) == (1, overrides, 3 - overrides)
+    assert harness.core.by_hand() == ({"client": (2, 1, overrides)}, 0)
+    harness.one(Row(handle, 1, flags=OVERRIDE, observation=observation(1), action=0))
+    assert harness.core.snapshot().actions_overridden == overrides + 1, "another action is another override"
+
+
 def test_of_too_many_clients_the_one_that_chose_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_hand, "MOST_CLIENTS", 2)
     hands = ByHand()

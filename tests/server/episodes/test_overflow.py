@@ -49,14 +49,14 @@ def test_a_dropped_middle_leaves_segments_that_are_whole_in_themselves(make_harn
 
 def test_segments_of_one_step_are_bounded_by_their_steps_and_by_their_number() -> None:
     by_steps = SampleQueue(lambda: 3, max_segments=100)
-    freed = [by_steps.put(Segment(0, page, 1, 0, False, False, None)) for page in range(5)]
+    freed = [by_steps.put(Segment(0, 0, page, 1, 0, False, False, None)) for page in range(5)]
     assert freed == [[], [], [], [0], [1]]
     assert (by_steps.steps_waiting, by_steps.steps_dropped) == (3, 2)
     assert [segment.page for segment in by_steps.take(2, 1000)] == [2, 3]
     assert by_steps.steps_waiting == 1
     assert [segment.page for segment in by_steps.take(9, 1000)] == [4]
     by_number = SampleQueue(lambda: 1000, max_segments=2)
-    assert [by_number.put(Segment(0, page, 1, 0, False, False, None)) for page in range(4)] == [[], [], [0], [1]]
+    assert [by_number.put(Segment(0, 0, page, 1, 0, False, False, None)) for page in range(4)] == [[], [], [0], [1]]
 
 
 def test_the_first_dropped_step_is_a_warning_that_says_what_to_do(make_harness: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,6 +66,28 @@ def test_an_episode_that_is_played_within_a_pause_gives_nothing(make_harness: Ma
     assert ledger(harness) == (7, 0, 7, 0)
 
 
+def test_episodes_that_follow_each_other_in_a_slot_stay_apart_though_the_pause_ends_at_the_step_at_which_it_began(
+    make_harness: Make,
+) -> None:
+    harness = make_harness()
+    handle = harness.one(start("a", observation(1, 0))).handle
+    for number in range(1, 4):
+        harness.one(Row(handle, number, reward=1.0, observation=observation(1, number)))
+    pause(harness)
+    harness.one(Row(handle, 4, StepFlag.TERMINATED, 1.0, observation(1, 4)))
+    other = harness.one(start("b", observation(2, 0))).handle
+    for number in range(1, 4):
+        harness.one(Row(other, number, reward=2.0, observation=observation(2, number)))
+    pause(harness, False)
+    harness.one(Row(other, 4, reward=2.0, observation=observation(2, 4)))
+    harness.one(Row(other, 5, StepFlag.TERMINATED, 2.0, observation(2, 5)))
+    before, after = harness.segments()
+    assert [(int(each.t_started), each.is_terminated) for each in (before, after)] == [(0, False), (3, True)]
+    assert (before.get_rewards().tolist(), after.get_rewards().tolist()) == ([1, 1, 1], [2, 2])
+    assert before.get_observations()[-1, :2].tolist() == [1, 3], "what its own last action led to"
+    assert after.get_observations()[:, 0].tolist() == [2, 2, 2]
+
+
 def test_pausing_twice_or_going_on_twice_is_doing_it_once(make_harness: Make) -> None:
     harness = make_harness()
     handle = harness.one(start("a", observation(0, 0))).handle

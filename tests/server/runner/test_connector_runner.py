@@ -15,7 +15,9 @@ from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR
 
 from policyserver.client import PolicyClient
 from policyserver.common.errors import ServerInternalError
+from policyserver.common.settings import SettingsError
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
+from policyserver.server.config.traffic_config import TrafficConfig
 from policyserver.server.runner.env_runner import ExternalEnvRunner
 from tests.server.core_harness import observation, ppo_config
 from tests.server.serving_loop_harness import CLIENT
@@ -29,8 +31,9 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr("policyserver.server.runner.env_runner.log_to", lambda *_: None)
     with ExitStack() as stack:
 
-        def make(*connectors: Any, callbacks: Any = None) -> ExternalEnvRunner:
-            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=0.2, batches_ahead=100.0))
+        def make(*connectors: Any, callbacks: Any = None, traffic: TrafficConfig | None = None) -> ExternalEnvRunner:
+            hand_off = HandOffConfig(sample_wait_s=0.2, batches_ahead=100.0)
+            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=hand_off, traffic=traffic or TrafficConfig())
             config = ppo_config().copy(copy_frozen=False)
             config.environment(env_config=serving.to_env_config())
             config.env_runners(
@@ -134,3 +137,19 @@ def test_a_connector_that_raises_costs_its_rows_and_nothing_else(make_runner: Ma
     (segment,) = pickle.loads(pickle.dumps(runner.sample(num_timesteps=2)))
     assert segment.get_rewards().tolist() == [2.0, 3.0]
     assert segment.get_observations()[:, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("traffic", [TrafficConfig(shares={"live": 0.5, "live@start": 0.5}), TrafficConfig(shadow="candidate")])
+def test_traffic_is_refused_where_only_the_policy_that_learns_can_be_served(make_runner: Make, traffic: TrafficConfig) -> None:
+    make_runner(traffic=traffic)
+    setting, received = ("shares", traffic.shares) if traffic.shares else ("shadow", traffic.shadow)
+    text = "traffic.{}: expected none with {}, which has no array code, so that only 'live' is served; received {!r}. Leave either out"
+    for faulty, without in (
+        ({"callbacks": Lengths}, "the callback on_episode_end"),
+        ({"connectors": CuriousReward}, "the connector CuriousReward"),
+    ):
+        connectors = [faulty["connectors"]()] if "connectors" in faulty else []
+        with pytest.raises(SettingsError) as refused:
+            make_runner(*connectors, callbacks=faulty.get("callbacks"), traffic=traffic)
+        assert str(refused.value) == text.format(setting, without, received)

@@ -11,6 +11,8 @@ from policyserver.monitoring.store.reader import StoreReader
 
 _READ_BACK = 50_000
 """Newest rows in which the page looks for a new viewer's running episodes; it does not show those that began before."""
+_ROWS_AT_ONCE = 50_000
+"""Ends of episodes that are read at once."""
 _MOST_STEPS = 400_000
 """Most steps that are held. Beyond them the oldest episodes are dropped, for they may never end: their pipeline died."""
 _MOST_BARS = 240
@@ -33,12 +35,18 @@ class RunningEpisodes:
         steps = reader.select(statement, self._new_steps.upto(newest_ids["step"], after=newest_ids["step"] - _READ_BACK))
         for _, episode, bar, reward, equity in steps:
             self._add(episode, bar, reward, equity)
+        if begins:  # what ended before the first of these steps is not held
+            run, newest = self._new_ends.parameters["run"], newest_ids["episode"]
+            self._new_ends.after = min(reader.id_before(EPISODE.name, run, steps[0][0]) if steps else newest, newest)
         since = {"since": steps[0][0] if begins and steps else 0}
         statement = f"SELECT episode FROM episode WHERE {self._new_ends.condition} AND time_ns >= :since"
-        ends = reader.select(statement, self._new_ends.upto(newest_ids["episode"]) | since)
-        for (episode,) in ends:
-            self._held -= len(self._steps.pop(episode, ()))
-        return bool(steps or ends)
+        new, has_ends = self._new_ends.upto(newest_ids["episode"]) | since, False
+        for first in range(new["after"], new["upto"], _ROWS_AT_ONCE):
+            ends = reader.select(statement, new | {"after": first, "upto": min(first + _ROWS_AT_ONCE, new["upto"])})
+            has_ends |= bool(ends)
+            for (episode,) in ends:
+                self._held -= len(self._steps.pop(episode, ()))
+        return bool(steps) or has_ends
 
     def _add(self, episode: str, bar: int, reward: float | None, equity: float | None) -> None:
         if bar == 0:

@@ -14,6 +14,7 @@ from policyserver.monitoring.recorded_prices import RecordedPrices
 from policyserver.monitoring.schema import MEASUREMENTS, PRICES
 from policyserver.monitoring.store import rollups, tables
 from policyserver.monitoring.store.damage import inode
+from policyserver.monitoring.store.episode_tags import TAGS, EpisodeTags
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class StoreReader:
         self.files = 1
         """How many files were read under this name. What an earlier one held says nothing about the newest."""
         self._lock = threading.Lock()
+        self._episode_tags, self._tags_lock = EpisodeTags(), threading.Lock()
         self._tables = self._present_tables()
 
     def close(self) -> None:
@@ -107,13 +109,17 @@ class StoreReader:
         return (min(known), max(known)) if known else None
 
     def episode_tags(self, run: str) -> dict[str, list[str]]:
-        """List the values of the tags `symbol` and `policy` in a run's episodes and newest steps."""
-        values: dict[str, list[str]] = {}
-        for tag in ("symbol", "policy"):
-            newest = f'SELECT "{tag}" FROM step WHERE id > (SELECT MAX(id) FROM step) - {_OUT_OF_ORDER_ROWS} AND +run = :run'
-            rows = self.select(f'SELECT "{tag}" FROM episode WHERE +run = :run UNION {newest} ORDER BY 1', {"run": run})
-            values[tag] = [value for (value,) in rows]
-        return values
+        """List the values of the tags `symbol` and `policy` in a run's episodes and newest steps.
+
+        Each call looks at a bounded number of rows: of a long run, the first ones don't know what only older episodes have.
+        """
+        with self._tags_lock:
+            values = {tag: set(known) for tag, known in self._episode_tags.read(self.select, run).items()}
+        newest = f"FROM step WHERE id > (SELECT MAX(id) FROM step) - {_OUT_OF_ORDER_ROWS} AND +run = ?"
+        for row in self.select(f"SELECT DISTINCT {', '.join(TAGS)} {newest}", (run,)):
+            for tag, value in zip(TAGS, row, strict=True):
+                values[tag].add(value)
+        return {tag: sorted(known) for tag, known in values.items()}
 
     def recorded_prices(self, run: str) -> list[RecordedPrices]:
         """Read on which recorded bars a run is played, by symbol and part of the split; empty for simulated prices."""
@@ -130,6 +136,16 @@ class StoreReader:
         first = f'SELECT id FROM "{measurement}" WHERE run = ? AND time_ns >= ? ORDER BY time_ns LIMIT 1'
         ((found,),) = self.select(f'SELECT COALESCE(({first}), (SELECT MAX(id) FROM "{measurement}"), 0)', (run, time_ns))
         return max(0, int(found) - _OUT_OF_ORDER_ROWS)
+
+    def has_more(self, measurement: str, run: str, time_ns: int, most: int) -> bool:
+        """Tell whether a run has more than `most` rows from a time on, at the cost of so many entries of the index."""
+        of_run = f'SELECT 1 FROM "{measurement}" WHERE run = ? AND time_ns >= ? LIMIT ?'
+        return int(self.select(f"SELECT COUNT(*) FROM ({of_run})", (run, time_ns, most + 1))[0][0]) > most
+
+    def id_before_newest(self, measurement: str, run: str, count: int) -> int:
+        """Read an id below the newest `count` rows of a run, as close as `id_before`."""
+        found = self.select(f'SELECT time_ns FROM "{measurement}" WHERE run = ? ORDER BY time_ns DESC LIMIT 1 OFFSET ?', (run, count))
+        return self.id_before(measurement, run, found[0][0]) if found else 0
 
     def newest(
         self, measurement: str, run: str, limit: int = 12, after_id: int = 0, tags: Mapping[str, str] | None = None
@@ -156,6 +172,8 @@ class StoreReader:
             self._connection.close()
             self._connection, self._inode = connection, found
             self.files += 1
+        with self._tags_lock:
+            self._episode_tags = EpisodeTags()
         self._tables = self._present_tables()
 
     def _present_tables(self) -> list[str]:

@@ -16,7 +16,8 @@ class Evaluation:
 
     Which episodes count is decided when they start: the first `wanted` of all clients, in the order in which they start; no further one is
     begun. If the first ones to end counted, short episodes would come before long ones that began earlier, and the mean would be biased
-    towards them. An episode whose client is gone has no whole return: it is counted as lost, and not replaced.
+    towards them. An episode whose client is gone has no whole return: it is counted as lost, also if it has no step and so leaves no trace,
+    and not replaced.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -34,14 +35,12 @@ class Evaluation:
         columns = report.episodes
         with self._lock:
             for ended, returned, length in zip(*(columns.get(name, ()) for name in ("ended", "return", "length")), strict=True):
-                if ended == "lost":
-                    self._lost += 1
-                else:
+                if ended != "lost":
                     self._returns.append(returned)
                     self._lengths.append(length)
-            self._lost += report.episodes_missing
-            self._open = report.counters["episodes_open"]
-            has_ended = report.counters["episodes_started"] >= self.wanted and not self._open
+            started, self._open = report.counters["episodes_started"], report.counters["episodes_open"]
+            self._lost = started - self._open - len(self._returns)
+            has_ended = started >= self.wanted and not self._open
         if has_ended:
             self.on_end()
 

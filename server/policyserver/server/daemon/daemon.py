@@ -252,6 +252,7 @@ class Daemon:
 
         adopt_ray_loggers()
         from policyserver.server.runner.env_runner import ExternalEnvRunner
+        from policyserver.server.runner.traffic_check import check_traffic
 
         rllib_config = algorithm_config(
             config,
@@ -263,6 +264,7 @@ class Daemon:
         if not (config.ray.joins and rllib_config.num_learners):  # else they are on other machines
             check_devices(rllib_config)
         check_net(rllib_config)
+        check_traffic(rllib_config)
         self._leave_if_stopped()
         if rllib_config.env is None and not config.ray.joins:
             numbers = reversed(range(max(rllib_config.num_env_runners, 1)))  # the last first: whether there is such a port

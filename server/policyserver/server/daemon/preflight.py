@@ -113,10 +113,12 @@ def check_all(config: ServerConfig) -> None:
     if config.checkpoints_folder.is_dir():
         newest_checkpoint(config, checkpoint_folder(config, claim=False))
     from policyserver.server.runner.env_runner import ExternalEnvRunner
+    from policyserver.server.runner.traffic_check import check_traffic
 
     built = algorithm_config(config, ExternalEnvRunner)
     check_devices(built)
     check_net(built)
+    check_traffic(built)
 
 
 def sinks_of(config: ServerConfig) -> OpenSink:

@@ -2,5 +2,5 @@
 
 Imports `common`, `monitoring.influx`, `monitoring.page.listen`, `monitoring.recording`, `monitoring.store.reader`,
 `server.alone.lone_server`, `server.config`, `server.control.admin_security`, `server.daemon`, `server.grpc_front.listen_address`,
-`server.processes.log_setup` and `server.runner.env_runner`.
+`server.processes.log_setup` and `server.runner`.
 """

@@ -236,6 +236,7 @@ def _algorithm(config: ServerConfig) -> str:
     import torch
 
     from policyserver.server.runner.env_runner import ExternalEnvRunner
+    from policyserver.server.runner.traffic_check import check_traffic
 
     faults: list[str] = []
     tried: ServerConfig | None = config
@@ -244,6 +245,7 @@ def _algorithm(config: ServerConfig) -> str:
             built = algorithm_config(tried, ExternalEnvRunner)
             check_devices(built)
             check_net(built)
+            check_traffic(built)
             break
         except SettingsError as error:
             faults.append(str(error))

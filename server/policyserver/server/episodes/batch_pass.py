@@ -195,6 +195,7 @@ class BatchPass:
             kept[asks] = sound
             self._refuse_unsound(batch, applied[~kept], decided.decisions.select(~sound).log_probs)
         waits, held = self._withheld.choose(rows, batch.flags[applied])
+        rows.held = held
         # From here to the end nothing fails and nothing waits.
         now_s = time.monotonic()
         for place in flatnonzero(rows.is_new & kept).tolist():
@@ -232,10 +233,6 @@ class BatchPass:
             self._record(batch, applied, rows, decided, pick(asks & kept), pick(kept[asks]), held)
         if not all_ask:
             self._end(batch, applied, rows, decided, flatnonzero(rows.ends), now_s)
-
-    def _note_given(self, slots: Array) -> None:
-        """Count the newest actions of episodes, which their clients chose themselves."""
-        self._statistics.actions_given += self._table.note_given(slots)
 
     def _decide_apart(self, batch: Batch, applied: Array, slots: Array, starts: Array, failure: PassFailure) -> None:
         """Decide halves of rows that can't be decided together, so that one row's trouble is no other's."""
@@ -364,6 +361,9 @@ class BatchPass:
         if self._action_checks[0].bad_rows(action).size:
             batch.refuse(index, self._action_checks[0].value_error(action[0]))
             return
+        if self._table.is_given(slot) and np.array_equal(self._table.actions[slot], action[0]):
+            self._repeat(batch, index, slot)  # as its client does that has no answer
+            return
         slots = np.array([slot])
         training = bool(self._table.training[slot])
         recorded, log_prob = self._policy.override(slot, self._trajectories.pending_outputs(slots) if training else {}, action)
@@ -376,7 +376,7 @@ class BatchPass:
             self._trajectories.replace_pending_actions(slots, recorded, log_prob)
         if log_prob is not None:
             self._table.log_probs[slots] = log_prob
-        self._note_given(slots)
+        self._statistics.actions_given += self._table.note_given(slots)
         self._table.note_overridden(slot)
         self._statistics.actions_overridden += 1
         self._repeat(batch, index, slot, count=False)

@@ -266,6 +266,10 @@ class EpisodeTable:
             self.by_hand.note(client.client_id, client.counts)
         return len(slots)
 
+    def is_given(self, slot: int) -> bool:
+        """Tell whether the newest action of an episode was noted as its client's own."""
+        return bool(self.given_at[slot] == self.next_sequence[slot])
+
     def note_overridden(self, slot: int) -> None:
         """Count that a client chose another action for the newest step of an episode than it was answered."""
         self.overridden[slot] += 1

@@ -16,6 +16,8 @@ class Segment:
     """A page that waits for the learner."""
 
     slot: int
+    episode: int
+    """Number of its episode, for others have the slot after it."""
     page: int
     steps: int
     t_started: int

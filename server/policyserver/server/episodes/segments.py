@@ -40,8 +40,8 @@ class SegmentBlock:
 
     layout: StepLayout
     """What a step consists of."""
-    slots: npt.NDArray[np.int64]
-    """Place of each segment's episode in the serving core, int64[n]; one after the other, several episodes may have had the same."""
+    episodes: npt.NDArray[np.int64]
+    """Number of each segment's episode among all that the serving process recorded, int64[n]."""
     lengths: npt.NDArray[np.int32]
     """Steps of each segment, int32[n]."""
     t_started: npt.NDArray[np.int64]
@@ -84,7 +84,7 @@ class _Run:
     """Number of the step after the last one, within its episode; -1 if the episode has ended."""
 
     def is_followed_by(self, block: SegmentBlock, index: int) -> bool:
-        """Tell whether a segment of the same slot goes on where this ends, with the recurrent states where a learner will look for them."""
+        """Tell whether a segment of the episode goes on where this ends, with the recurrent states where a learner will look for them."""
         return self.end == block.t_started[index] and not (block.states and self.steps % block.layout.state_every)
 
     def append(self, block: SegmentBlock, index: int) -> None:
@@ -102,10 +102,10 @@ def episodes_of(blocks: list[SegmentBlock], id_prefix: str | None = None) -> lis
     runs: list[_Run] = []
     newest: dict[int, _Run] = {}
     for block in blocks:
-        for index, slot in enumerate(block.slots.tolist()):
-            run = newest.get(slot)
+        for index, episode in enumerate(block.episodes.tolist()):
+            run = newest.get(episode)
             if run is None or not run.is_followed_by(block, index):
-                run = newest[slot] = _Run([], 0, 0)
+                run = newest[episode] = _Run([], 0, 0)
                 runs.append(run)
             run.append(block, index)
     prefix = id_prefix or uuid.uuid4().hex

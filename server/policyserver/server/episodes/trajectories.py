@@ -83,13 +83,15 @@ class Trajectories:
         self._pending_states = [LazyArray(slots, leaf.shape, leaf.dtype).array for leaf in state_leaves]  # before the pending step
         self.page_bytes = self._pages.row_bytes
         """Size of a page, and so of a segment on its way to the learner."""
-        # Per slot: the page being written (-1: none), the steps in it (the pending one included), the number of its first step, and when
-        # it was begun.
+        # Per slot: the page being written (-1: none), the steps in it (the pending one included), when it was begun, the number of its
+        # first step, and that of the episode.
         self._page = LazyArray(slots, (), np.int64).array
         self._page[:] = -1
         self._fill = LazyArray(slots, (), np.int64).array
         self._started_s = LazyArray(slots, (), np.float64).array
         self._t_started = LazyArray(slots, (), np.int64).array
+        self._episode = LazyArray(slots, (), np.int64).array
+        self._episodes_begun = 0
         self._infos: dict[int, dict[int, dict[str, Any]]] = {}
         self.waiting_infos = WaitingInfos(most_info_bytes)
         self.queue = SampleQueue(capacity_steps, max_segments)
@@ -141,10 +143,10 @@ class Trajectories:
         else:
             self._rewards[pages[running], fill[running] + self._rows_before] = rewards[running]
             is_full &= running
-            for slot in slots[~running].tolist():
-                self._page[slot] = self._new_page()
-                self._started_s[slot] = now_s
-                self._t_started[slot] = 0
+            new = slots[~running]
+            self._page[new], self._started_s[new], self._t_started[new] = [self._new_page() for _ in range(len(new))], now_s, 0
+            self._episode[new] = self._episodes_begun + np.arange(len(new))
+            self._episodes_begun += len(new)
             pages = self._page[slots]
         if any_true(is_full):
             full = flatnonzero(is_full)
@@ -289,7 +291,7 @@ class Trajectories:
         versions_behind = (weights_seq_no - seq_nos)[is_step]
         block = SegmentBlock(
             layout=self._layout,
-            slots=np.array([segment.slot for segment in segments], np.int64),
+            episodes=np.array([segment.episode for segment in segments], np.int64),
             lengths=lengths,
             t_started=np.array([segment.t_started for segment in segments], np.int64),
             terminated=np.array([segment.terminated for segment in segments]),
@@ -377,7 +379,8 @@ class Trajectories:
 
     def _close(self, slot: int, steps: int, *, terminated: bool, truncated: bool) -> None:
         infos = self._infos.pop(slot, None)
-        segment = Segment(slot, int(self._page[slot]), steps, int(self._t_started[slot]), terminated, truncated, infos)
+        episode, page, t_started = int(self._episode[slot]), int(self._page[slot]), int(self._t_started[slot])
+        segment = Segment(slot, episode, page, steps, t_started, terminated, truncated, infos)
         for page in self.queue.put(segment):
             self._pages.give(page)
         self._page[slot] = -1

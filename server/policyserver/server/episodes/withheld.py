@@ -120,6 +120,11 @@ class WithheldQuestions:
         self.forget(slots)
         self._is_awaited[slots] = True
         self.awaited += len(slots)
+        self._decide_anew(slots)
+        self._policy.note_answers(slots, self._table.actions[slots])
+
+    def _decide_anew(self, slots: Slots) -> None:
+        """Have the questions that were decided by older weights than are served now decided by these."""
         older = slots[(self._table.weights_seq_nos[slots] != self._policy.weights_seq_no) & (self._table.policies[slots] == LIVE)]
         if not self._policy.decides_again or not older.size:
             return

@@ -113,6 +113,8 @@ class StepRows:
     """Numbers of the policies that decide, int32[n]; None: the one that learns decides all."""
     greedy: Mask | None = None
     """Whether the most likely action is taken, bool[n]; None: in no row."""
+    held: Mask | None = None
+    """At `commit`: whose answers are held back until the learner has room, bool[n]; None: of no row."""
     begun: dict[int, tuple[str, str]] = field(default_factory=dict)
     """At `commit`: client and id of the episodes that begin, by row."""
 
@@ -252,6 +254,9 @@ class Policy(Protocol):
 
     def commit(self, rows: StepRows, decided: StepResult, kept: Mask) -> None:
         """Take over what `decide` prepared. By now `rows.slots` are final; rows that are not `kept`, bool[n], were refused."""
+
+    def note_answers(self, slots: npt.NDArray[np.int64], executed: Array) -> None:
+        """Note that answers which were held back are sent: of n episodes, by slot, with what their clients execute, [n, *action shape]."""
 
     def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Note that a client executed another action in the pending step of an episode.

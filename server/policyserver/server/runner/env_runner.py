@@ -52,6 +52,7 @@ from policyserver.server.runner.retirement import Retirement
 from policyserver.server.runner.seeding import seeded
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.server.runner.state import RunnerState
+from policyserver.server.runner.traffic_check import refuse_idle_traffic
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
         if serves:
             self.env = self._make_external_env(kwargs.get("env_creator"))
         self._spaces = self._find_spaces(kwargs.get("spaces"))
+        refuse_idle_traffic(self.config, self._spaces[1], self.get_spaces())
         self._env_to_module = self.config.build_env_to_module_connector(spaces=self.get_spaces())
         self._module_to_env = self.config.build_module_to_env_connector(spaces=self.get_spaces())
         self.module: TorchRLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()

@@ -168,6 +168,9 @@ class NetPolicy:
             )
         return Choice(greedy=greedy, trains=not greedy)
 
+    def note_answers(self, slots: Array, executed: Array) -> None:
+        """Do nothing: nothing is kept of answers that are held back."""
+
     def shadow_figures(self) -> list[PolicyFigures]:
         """Return nothing: all that it decides is sent."""
         return []

@@ -156,7 +156,7 @@ class NamedPolicies:
         if self.shadow is not None:
             for other in self._others.values():
                 if other.name == self.shadow.name and not other.is_dropped:
-                    self.shadow.decide(other.policy, rows, decided)
+                    self.shadow.decide(other.number, other.policy, rows, decided)
         return decided
 
     def _decide_apart(self, rows: StepRows, policies: npt.NDArray[np.int32]) -> StepResult:
@@ -192,6 +192,11 @@ class NamedPolicies:
             else:
                 other = self._of_slot[slot] = self._others[int(rows.policies[place])]
                 other.open += 1
+
+    def note_answers(self, slots: npt.NDArray[np.int64], executed: Array) -> None:
+        """Tell the shadow what was sent to questions that had waited."""
+        if self.shadow is not None:
+            self.shadow.note_answers(slots, executed)
 
     def override(self, slot: int, outputs: Mapping[str, Array], action: Array) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Return an executed action in the net's form and its log-probability: what was recorded says how it was distributed."""

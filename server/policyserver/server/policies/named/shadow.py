@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyserver.common.server_stats import PolicyFigures
+from policyserver.server.policies.named.unsent_actions import ComputedActions, UnsentActions
 from policyserver.server.policies.policy import LIVE, Array, Mask, StepResult, StepRows
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
 from policyserver.server.processes.shadow_actions import ShadowActions
@@ -33,13 +34,22 @@ class _Computed:
     state: list[Array]
     executed: Array
     sent: Array
+    """What the policy that learns decided, [n, ...]; of a row whose answer is held back it may decide anew."""
     asked: Mask
     """Which of these rows the policy that learns decided itself, so that they can be compared."""
     version: int
 
+    def actions(self, slots: npt.NDArray[np.int64], which: Mask) -> ComputedActions:
+        """Return those of some rows, whose episodes have these slots."""
+        versions = np.full(np.count_nonzero(which), self.version, np.int64)
+        return ComputedActions(slots[which], self.rows.drawn_by.select(which), self.executed[which], versions)
+
 
 class Shadow:
     """Keeps a recurrent state of its own for each episode, by slot. Owned by the loop thread.
+
+    An episode begins with the initial state, also if its first row could not be decided, and goes on with it where another policy has come
+    under the name. After a row that could not be decided it goes on with the state before that row.
 
     Overflow policy of what waits to be recorded: the oldest are dropped and counted. A shadow that fails is left out of the pass, which is
     counted, and logged at most once a minute.
@@ -49,7 +59,9 @@ class Shadow:
         self.name = name
         self._initial_state = initial_state
         self._states = [np.empty((0, *leaf.shape), leaf.dtype) for leaf in initial_state]
+        self._policy_number: int | None = None
         self._computed: _Computed | None = None
+        self._unsent = UnsentActions()
         self._waiting: deque[ShadowActions] = deque()
         self._waiting_count = 0
         self._episodes: npt.NDArray[np.object_] = np.empty(0, np.object_)
@@ -58,9 +70,11 @@ class Shadow:
         self._unlogged = 0
         self.actions = self.agreed = self.missing = self.failed = 0
 
-    def decide(self, policy: VectorizedPolicy, rows: StepRows, decided: StepResult) -> None:
-        """Compute the rows that the policy that learns decided; nothing changes before `commit`."""
+    def decide(self, number: int, policy: VectorizedPolicy, rows: StepRows, decided: StepResult) -> None:
+        """Compute the rows that the policy that learns decided, by the policy that has this number; nothing changes before `commit`."""
         self._computed = None
+        if number != self._policy_number:  # the states are another net's
+            self._policy_number, self._states = number, [column[:0] for column in self._states]
         asks = ~rows.ends
         ours = asks if rows.policies is None else asks & (rows.policies == LIVE)
         places = np.flatnonzero(ours)
@@ -79,23 +93,41 @@ class Shadow:
         self._computed = _Computed(places, part, answer.state, answer.executed, sent, asked, policy.weights_seq_no)
 
     def commit(self, rows: StepRows, kept: Mask) -> None:
-        """Keep the states and the actions of the rows that were kept."""
+        """Keep the states and the actions of the rows that were kept; of those held back the actions wait for `note_answers`."""
         self._note_episodes(rows, kept)
+        self._begin_anew(rows.slots[kept & rows.is_new])
+        self._unsent.forget(rows.slots[kept])
         computed, self._computed = self._computed, None
         if computed is None:
             return
-        stay = kept[computed.places]
-        slots = rows.slots[computed.places][stay]
-        self._make_room(int(slots.max(initial=-1)) + 1)
+        stay, slots = kept[computed.places], rows.slots[computed.places]
+        self._make_room(int(slots[stay].max(initial=-1)) + 1)
         for column, leaf in zip(self._states, computed.state, strict=True):
-            column[slots] = leaf[stay]
+            column[slots[stay]] = leaf[stay]
         compared = stay & computed.asked
-        sent, shadow, by = computed.sent[compared], computed.executed[compared], computed.rows.drawn_by.select(compared)
-        same = (sent == shadow).reshape(len(sent), -1).all(axis=1)
+        if rows.held is not None and (unsent := compared & rows.held[computed.places]).any():
+            self._unsent.keep(computed.actions(slots, unsent))
+            compared &= ~unsent
+        self._note(computed.actions(slots, compared), computed.sent[compared], computed.version)
+
+    def note_answers(self, slots: npt.NDArray[np.int64], sent: Array) -> None:
+        """Keep the actions beside those that were sent now, to questions that had waited: of n episodes, [n, ...]."""
+        actions = self._unsent.take(slots)
+        if actions is not None:
+            sent = sent[np.isin(slots, actions.slots)]
+            for version in np.unique(actions.versions).tolist():
+                of = actions.versions == version
+                self._note(actions.select(of), sent[of], version)
+
+    def _note(self, actions: ComputedActions, sent: Array, version: int) -> None:
+        """Count actions, and have them wait to be recorded."""
+        if not len(sent):
+            return
+        same = (sent == actions.actions).all(axis=tuple(range(1, sent.ndim)))
         self.actions += len(sent)
         self.agreed += int(np.count_nonzero(same))
-        episodes = self._episodes[rows.slots[computed.places][compared]].tolist()
-        self._waiting.append(ShadowActions(by.keys, episodes, by.steps, sent, shadow, computed.version))
+        episodes = self._episodes[actions.slots].tolist()
+        self._waiting.append(ShadowActions(actions.by.keys, episodes, actions.by.steps, sent, actions.actions, version))
         self._waiting_count += len(sent)
         while self._waiting_count > MOST_WAITING and len(self._waiting) > 1:
             dropped = len(self._waiting.popleft().steps)
@@ -145,6 +177,11 @@ class Shadow:
         for leaf, initial in zip(gathered, self._initial_state, strict=True):
             leaf[rows.is_new] = initial
         return gathered
+
+    def _begin_anew(self, slots: npt.NDArray[np.int64]) -> None:
+        """Leave the states of the episodes that had these slots."""
+        for column, initial in zip(self._states, self._initial_state, strict=True):
+            column[slots[slots < len(column)]] = initial
 
     def _make_room(self, slots: int) -> None:
         """Have a row for each slot, those that are new at the beginning of an episode."""
