@@ -154,8 +154,13 @@ def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
 @pytest.mark.long
 def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=3, windows=WindowsConfig(length="4h", gap_limit="10min")), concurrent=5, steps=300)
-    busy = NodesConfig(market_threads=2, signal_threads=3, policy_threads=3, portfolio_threads=2, execution_threads=2, reward_threads=3)
-    books = [play(each, PolicyDouble(follow))[2] for each in (config, dataclasses.replace(config, nodes=busy))]
+    threads = {"market_threads": 2, "signal_threads": 3, "policy_threads": 3, "portfolio_threads": 2, "execution_threads": 2}
+    busy = NodesConfig(**threads, reward_threads=3, blocks=5)
+    runs = [play(each, PolicyDouble(follow)) for each in (config, dataclasses.replace(config, nodes=busy))]
+    books = [book for _, _, book in runs]
+    for book, (pipeline_of, *_) in zip(books, runs, strict=True):
+        assert len(book.rows["prices"]) == 2
+        assert sorted(each.symbol for each in pipeline_of.run.recorded_prices) == ["AAA", "BBB"]
     one, many = (by_episode(book, "step", "bar", "bar_time_s", "price") for book in books)
     common = one.keys() & many.keys()
     assert len(common) >= 10
