@@ -105,7 +105,7 @@ def test_a_pipeline_plays_what_the_vector_env_plays(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=4, decide="20min"), rules, concurrent=6, steps=60)
     _, _, book = play(config, PolicyDouble(follow))
     env = TradingVectorEnv(source_of(config), Rules.of(rules), 6)
-    observations, _ = env.reset()
+    observations, _ = env.reset(seed=0)
     returns, going = np.zeros(6), np.ones(6, dtype=np.bool_)
     while going.any():
         observations, rewards, terminated, truncated, _ = env.step(follow(observations))
