@@ -65,7 +65,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prices(folder: Path, **settings: Any) -> PricesConfig:
-    return PricesConfig(recorded=recorded(folder), **{"bars_per_episode": 30, "warmup_bars": 40} | settings)
+    windows = settings.get("windows")
+    length = {} if windows is not None and windows.length else {"bars_per_episode": 30}
+    return PricesConfig(recorded=recorded(folder), **{**length, "warmup_bars": 40} | settings)
 
 
 def by_episode(book: Book, measurement: str, *columns: str) -> dict[str, list[tuple[Any, ...]]]:
@@ -154,8 +156,7 @@ def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
 @pytest.mark.long
 def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=3, windows=WindowsConfig(length="4h", gap_limit="10min")), concurrent=5, steps=300)
-    threads = {"market_threads": 2, "signal_threads": 3, "policy_threads": 3, "portfolio_threads": 2, "execution_threads": 2}
-    busy = NodesConfig(**threads, reward_threads=3, blocks=5)
+    busy = NodesConfig(2, 3, 3, 2, 2, 3, blocks=5)
     runs = [play(each, PolicyDouble(follow)) for each in (config, dataclasses.replace(config, nodes=busy))]
     books = [book for _, _, book in runs]
     for book, (pipeline_of, *_) in zip(books, runs, strict=True):

@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prices(folder: Path, **settings: Any) -> PricesConfig:
-    return PricesConfig(recorded=recorded(folder), **{"bars_per_episode": 20, "warmup_bars": 30} | settings)
+    windows = settings.get("windows")
+    length = {} if windows is not None and windows.length else {"bars_per_episode": 20}
+    return PricesConfig(recorded=recorded(folder), **{**length, "warmup_bars": 30} | settings)
 
 
 def source(folder: Path, rules: RulesConfig | None = None, **settings: Any) -> PriceSource:
