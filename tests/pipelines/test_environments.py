@@ -16,6 +16,8 @@ from policyserver.common.settings import SettingsError
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.environments import TradingEnv, make_named_vector_env, make_vector_env
 from policyserver.pipelines.market.rules import RulesConfig
+from policyserver.pipelines.market.split import SplitConfig
+from policyserver.pipelines.market.windows import WindowsConfig
 from policyserver.pipelines.prices import PricesConfig
 from tests.pipelines.pipeline_harness import play
 from tests.pipelines.policy_double import PolicyDouble
@@ -106,6 +108,30 @@ def test_a_seed_begins_its_own_sequence_of_episodes_and_without_one_it_goes_on()
     assert not np.array_equal(one, after_one)
     np.testing.assert_array_equal(played(1), one)
     np.testing.assert_array_equal(played(0), zero)
+
+
+def test_environments_without_a_seed_play_different_episodes_and_say_which() -> None:
+    single, vector = [gym.make(NAME, config=SIMULATED) for _ in range(3)], make_vector_env(SIMULATED, 2)
+    firsts = [env.reset()[0] for env in single] + list(vector.reset()[0])
+    assert len({first.tobytes() for first in firsts}) == 5
+    for env, first in zip(single, firsts, strict=False):
+        seed = env.unwrapped.np_random_seed
+        after, _ = env.reset()
+        assert not np.array_equal(after, first)
+        np.testing.assert_array_equal(env.reset(seed=seed)[0], first)
+        np.testing.assert_array_equal(env.reset()[0], after)
+    several = gym.make_vec(NAME, num_envs=3, vectorization_mode="sync", config=SIMULATED)
+    assert len(np.unique(several.reset()[0], axis=0)) == 3
+
+
+def test_folds_one_after_another_are_refused_with_what_to_set(tmp_path: Path) -> None:
+    write_symbol(tmp_path / "AAA.csv", minutes(4))
+    windows, split = WindowsConfig(order="walk_forward"), SplitConfig(folds=2)
+    walks = pipeline(replace(PRICES, recorded=recorded(tmp_path), windows=windows, split=split))
+    with pytest.raises(SettingsError) as refused:
+        make_vector_env(walks)
+    problem = "expected random or sequential, and prices.split.fold = 0 to 1, for the environments of each fold, received 'walk_forward'"
+    assert str(refused.value) == f"prices.windows.order: {problem}, which policy-pipeline plays"
 
 
 @pytest.mark.long

@@ -65,7 +65,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prices(folder: Path, **settings: Any) -> PricesConfig:
-    return PricesConfig(recorded=recorded(folder), **{"bars_per_episode": 30, "warmup_bars": 40} | settings)
+    windows = settings.get("windows")
+    length = {} if windows is not None and windows.length else {"bars_per_episode": 30}
+    return PricesConfig(recorded=recorded(folder), **{**length, "warmup_bars": 40} | settings)
 
 
 def by_episode(book: Book, measurement: str, *columns: str) -> dict[str, list[tuple[Any, ...]]]:
@@ -105,7 +107,7 @@ def test_a_pipeline_plays_what_the_vector_env_plays(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=4, decide="20min"), rules, concurrent=6, steps=60)
     _, _, book = play(config, PolicyDouble(follow))
     env = TradingVectorEnv(source_of(config), Rules.of(rules), 6)
-    observations, _ = env.reset()
+    observations, _ = env.reset(seed=0)
     returns, going = np.zeros(6), np.ones(6, dtype=np.bool_)
     while going.any():
         observations, rewards, terminated, truncated, _ = env.step(follow(observations))
@@ -154,8 +156,12 @@ def test_a_run_that_walks_forward_counts_its_folds(folder: Path) -> None:
 @pytest.mark.long
 def test_threads_and_a_resume_change_no_window(folder: Path) -> None:
     config = pipeline(prices(folder, skip_frame=3, windows=WindowsConfig(length="4h", gap_limit="10min")), concurrent=5, steps=300)
-    busy = NodesConfig(market_threads=2, signal_threads=3, policy_threads=3, portfolio_threads=2, execution_threads=2, reward_threads=3)
-    books = [play(each, PolicyDouble(follow))[2] for each in (config, dataclasses.replace(config, nodes=busy))]
+    busy = NodesConfig(2, 3, 3, 2, 2, 3, blocks=5)
+    runs = [play(each, PolicyDouble(follow)) for each in (config, dataclasses.replace(config, nodes=busy))]
+    books = [book for _, _, book in runs]
+    for book, (pipeline_of, *_) in zip(books, runs, strict=True):
+        assert len(book.rows["prices"]) == 2
+        assert sorted(each.symbol for each in pipeline_of.run.recorded_prices) == ["AAA", "BBB"]
     one, many = (by_episode(book, "step", "bar", "bar_time_s", "price") for book in books)
     common = one.keys() & many.keys()
     assert len(common) >= 10

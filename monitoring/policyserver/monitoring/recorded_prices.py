@@ -49,5 +49,8 @@ def note(prices: Sequence[RecordedPrices]) -> str:
     if any(each.trained_on for each in prices):
         return f"In-sample: the policy learns from the bars that its returns are of ({bars}), so they say nothing of other bars."
     if parts.startswith("test"):
-        return f"Test part: the policy does not learn ({bars}); out of sample if it has learnt from the training part alone."
+        learnt = (
+            "had learnt, when each began, from the training before it alone" if "," in parts else "has learnt from the training part alone"
+        )
+        return f"Test part: the policy does not learn ({bars}); out of sample if it {learnt}."
     return f"Recorded prices ({bars}): out of sample only if the policy has not learnt from them in another run."

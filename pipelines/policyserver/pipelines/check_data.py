@@ -44,7 +44,7 @@ def check_data(path: Path, config: FilesConfig) -> Iterator[FileReport]:
     Raises:
         FileFaultError: The file isn't what its dialect says, so that nothing can be read.
         OSError: It can't be read.
-        SettingsError: There is no such calendar.
+        SettingsError: There is no such calendar, or it isn't known at the times of the bars.
     """
     from policyserver.pipelines.market.calendars import make_calendar
     from policyserver.pipelines.market.files.reader import inspect_file
@@ -53,5 +53,8 @@ def check_data(path: Path, config: FilesConfig) -> Iterator[FileReport]:
         calendar = make_calendar(config.calendar) if config.calendar else None
     except ValueError as error:
         raise SettingsError("calendar", "option", str(error).partition(": ")[2]) from error
-    for recording in inspect_file(path, config.chosen, config.faults, calendar):
-        yield recording.report
+    try:
+        for recording in inspect_file(path, config.chosen, config.faults, calendar):
+            yield recording.report
+    except SettingsError as error:
+        raise SettingsError(error.key.removeprefix("files."), "option", error.problem) from error

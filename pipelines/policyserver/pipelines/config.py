@@ -157,6 +157,11 @@ class PipelineConfig(Config):
                 if (given := getattr(self.episodes, name)) is not None:
                     expected = 'expected none with prices.split.play = "both", which windows.fold_episodes and the windows end'
                     raise ValueError(f"episodes.{name}: {expected}, received {given}")
+        if split is None and self.regressor.in_test != "continue":
+            raise ValueError(f"regressor.in_test: expected it to be left out without [prices.split], received {self.regressor.in_test!r}")
+        if split is not None and split.learns_on_test and not self.episodes.training_enabled:
+            expected = "expected it to be left out without episodes.training_enabled = true"
+            raise ValueError(f"prices.split.learns_on_test: {expected}, received true")
         blocks = len(shares_of(self.episodes.concurrent, self.nodes.blocks))
         if self.nodes.inbox.capacity < blocks:
             raise ValueError(

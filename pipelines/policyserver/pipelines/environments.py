@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from policyserver.common.settings import load
+from policyserver.common.settings import SettingsError, load
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS
 from policyserver.pipelines.forecast.forecasts import Forecasts
@@ -42,10 +42,15 @@ def make_vector_env(config: PipelineConfig | Path | str | None = None, num_envs:
         num_envs: Episodes at a time; None: `episodes.concurrent`.
 
     Raises:
-        SettingsError: A setting is wrong, or the prices can't be made.
+        SettingsError: A setting is wrong, or the prices can't be made; or the folds of a split are to be played one after another, whose
+            turns each environment would count by itself.
     """
     if not isinstance(config, PipelineConfig):
         config = load(PipelineConfig, Path(config) if config else None, {})
+    split = config.prices.split
+    if config.prices.windows.order == "walk_forward" and split is not None and split.folds > 1:
+        expected = f"random or sequential, and prices.split.fold = 0 to {split.folds - 1}, for the environments of each fold"
+        raise SettingsError("prices.windows.order", "", f"expected {expected}, received 'walk_forward', which policy-pipeline plays")
     source = source_of(config)
     forecasts = Forecasts(config.regressor, is_recorded=source.is_recorded, start=start_of(config, source))
 
@@ -67,8 +72,10 @@ class TradingEnv(gym.Env[npt.NDArray[np.float32], Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Begin the next episode; see `TradingVectorEnv.reset`."""
-        super().reset(seed=seed)
+        begins = seed is not None or self._np_random_seed is None
         observations, infos = self.envs.reset(seed=seed, options=options)
+        if begins:
+            super().reset(seed=self.envs.np_random_seed)
         return observations[0], infos
 
     def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:

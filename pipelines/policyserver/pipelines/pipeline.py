@@ -32,6 +32,7 @@ from policyserver.pipelines.nodes.portfolio_node import PortfolioNode
 from policyserver.pipelines.nodes.reward_node import RewardNode
 from policyserver.pipelines.nodes.signal_node import SignalNode, ended_episodes
 from policyserver.pipelines.played_block import PlayedBlock, shares_of
+from policyserver.pipelines.price_records import PriceRecords
 from policyserver.pipelines.prices import PriceSource, make_source
 from policyserver.pipelines.replay.turn import NoTurns, Turns
 from policyserver.pipelines.run_state import RunState
@@ -118,7 +119,9 @@ class Pipeline:
         signals = _replicas(
             lambda name, wiring: SignalNode(name, wiring, lambda: self._forecasts.skipped), "signal", nodes.signal_threads, wiring
         )
-        routes.market = NodeGroup("market", _replicas(MarketNode, "market", nodes.market_threads, wiring), _block_number)
+        prices = PriceRecords(self.run, recorder, trained_on=config.training_enabled)
+        markets = _replicas(lambda name, wiring: MarketNode(name, wiring, prices), "market", nodes.market_threads, wiring)
+        routes.market = NodeGroup("market", markets, _block_number)
         routes.execution = NodeGroup("execution", _replicas(ExecutionNode, "execution", nodes.execution_threads, wiring), _block_number)
         routes.reward = NodeGroup("reward", self._rewards, _block_number)
         routes.signal = NodeGroup("signal", signals, _block_number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.recorded_prices import RecordedPrices
 from policyserver.pipelines.market.episode_source import Episode
@@ -10,21 +12,23 @@ from policyserver.pipelines.runtime.routes import Recorder
 
 
 class PriceRecords:
-    """Records the prices of each symbol, and of each part of a split, when the first episode begins. Belongs to one thread."""
+    """Records the prices of each symbol, and of each part of a split, when the first episode begins. Thread-safe: a run has one."""
 
     def __init__(self, run: RunState, recorder: Recorder, *, trained_on: bool) -> None:
         """Record with `recorder`, and in `run` for the summary; `trained_on`: whether the policy learns from the episodes."""
         self._run = run
         self._recorder = recorder
         self._trained_on = trained_on
+        self._lock = threading.Lock()  # guards what follows
         self._noted: set[tuple[str, str]] = set()
 
     def note(self, episode: Episode) -> None:
         """Take note of an episode's prices."""
-        for symbol in episode.symbols:
-            if (symbol, episode.span) not in self._noted:
-                self._noted.add((symbol, episode.span))
-                self._write(episode, symbol)
+        with self._lock:
+            new = [symbol for symbol in episode.symbols if (symbol, episode.span) not in self._noted]
+            self._noted.update((symbol, episode.span) for symbol in new)
+        for symbol in new:
+            self._write(episode, symbol)
 
     def _write(self, episode: Episode, symbol: str) -> None:
         history = episode.histories.get(symbol)

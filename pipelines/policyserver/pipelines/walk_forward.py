@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from policyserver.common.errors import PolicyServerError
 from policyserver.pipelines.comparison.comparison import POLICY, Comparison
 from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.split import Side
+from policyserver.pipelines.market.windows import WindowsConfig
 from policyserver.pipelines.run import ENDED, EndedRun, connect, joined, made_folder, play_once, source_of
 from policyserver.pipelines.runtime.stop_signals import StopSignals
 from policyserver.pipelines.summary import Summary, without_nan
@@ -109,11 +111,12 @@ def fold_parts(config: PipelineConfig) -> list[Part]:
         return parts
     for fold in range(split.folds):
         for side in _SIDES:
-            windows = dataclasses.replace(config.prices.windows, order="random" if side == "train" else "sequential")
+            order: Literal["random", "sequential"] = "random" if side == "train" else "sequential"
+            windows = dataclasses.replace(config.prices.windows, order=order, fold_episodes=WindowsConfig().fold_episodes)
             prices = dataclasses.replace(config.prices, split=dataclasses.replace(split, play=side, fold=fold), windows=windows)
             own = dataclasses.replace(config, prices=prices)
             n_windows = source_of(own).n_windows
-            count = windows.fold_episodes if side == "train" else n_windows
+            count = config.prices.windows.fold_episodes if side == "train" else n_windows
             episodes = dataclasses.replace(config.episodes, count=count, first_round=first_round)
             parts.append(Part(fold, side, dataclasses.replace(own, episodes=episodes)))
             first_round += -(-count // concurrent)  # no name of an episode comes twice

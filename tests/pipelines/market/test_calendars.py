@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import exchange_calendars
 import numpy as np
 import pytest
 
+from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.calendars import Sessions, make_calendar, periods_a_year
 from policyserver.pipelines.market.intervals import DAY_NS, HOUR_NS, MINUTE_NS, WEEK_NS, interval_text, parse_interval
 
@@ -68,6 +70,44 @@ def test_currencies_are_traded_from_sunday_to_friday_in_new_york() -> None:
 )
 def test_the_periods_of_a_year_follow_from_calendar_and_length(name: str, length: int, periods: float) -> None:
     assert periods_a_year(make_calendar(name), length) == pytest.approx(periods)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "first", "last", "sessions"),
+    [("XSAU", "2021-01-05", "2021-02-01", 250), ("AIXK", "2026-01-05", "2026-02-01", 245), ("XSHG", "2026-12-01", "2026-12-30", 243)],
+)
+def test_a_calendar_known_for_some_years_alone_has_a_mean_year_and_its_first_and_last_weeks(
+    name: str, first: str, last: str, sessions: int
+) -> None:
+    calendar = make_calendar(name)
+    assert calendar.sessions_a_year == pytest.approx(sessions, abs=2)
+    assert calendar.sessions(ns(first), ns(last)).days[-1] >= ns(last) - DAY_NS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "last"), [("2020-11-01", "2021-02-01"), ("2029-11-01", "2030-02-01")])
+def test_bars_of_times_at_which_a_calendar_is_not_known_are_refused(first: str, last: str) -> None:
+    expected = f'expected bars from 2021-01-01 to 2029-12-31, where XSAU is known, or "", received bars from {first} to {last}'
+    with pytest.raises(SettingsError) as refused:
+        make_calendar("XSAU").sessions(ns(first), ns(last))
+    assert str(refused.value) == f"files.calendar: {expected}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", exchange_calendars.get_calendar_names(include_aliases=False))
+def test_every_calendar_there_is_can_be_used(name: str) -> None:
+    calendar = make_calendar(name)
+    assert 225 <= calendar.sessions_a_year <= 365
+    assert 0 < calendar.session_ns <= DAY_NS
+    assert periods_a_year(calendar, MINUTE_NS) == calendar.sessions_a_year * -(-calendar.session_ns // MINUTE_NS)
+    for begin, end in (("2022-06-01", "2022-12-30"), ("2026-06-01", "2026-12-30")):
+        sessions = calendar.sessions(ns(begin), ns(end))
+        assert 130 <= len(sessions.days) <= 230, (begin, len(sessions.days))
+        assert (np.diff(sessions.open_ns) > 0).all()
+        assert (sessions.close_ns > sessions.open_ns).all()
+        assert sessions.days[0] <= ns(begin) + 7 * DAY_NS
+        assert sessions.days[-1] >= ns(end) - 2 * DAY_NS
 
 
 def test_an_unknown_calendar_is_refused_by_its_setting() -> None:

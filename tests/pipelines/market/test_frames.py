@@ -54,7 +54,7 @@ def source(volatility: float = 0.01, **prices: Any) -> EpisodeSource:
 @pytest.mark.parametrize(("skip_frame", "volatility"), [(1, 0.01), (2, 0.01), (5, 0.01), (100, 0.01), (4, 0.3)])
 def test_skipped_frames_equal_an_account_that_is_asked_at_each_nth_bar(skip_frame: int, volatility: float) -> None:
     env = TradingVectorEnv(source(volatility, skip_frame=skip_frame), RULES, N)
-    env.reset()
+    env.reset(seed=0)
     scalars = [ScalarFrames(episode, skip_frame) for episode in source(volatility).episodes(range(N))]
     rng, going, n_steps, ruined = np.random.default_rng(1), np.ones(N, dtype=np.bool_), 0, 0
     while going.any():

@@ -25,13 +25,8 @@ def touched(rows: tuple[int, int], reach: Reach) -> set[int]:
     return {bar for row in range(*rows) for bar in range(row - reach.window_bars, row + reach.label_bars)}
 
 
-configs = st.builds(
-    SplitConfig,
-    folds=st.integers(1, 4),
-    train_fraction=st.floats(0.3, 0.8),
-    is_anchored=st.booleans(),
-    embargo_bars=st.integers(0, 5),
-)
+cuts: dict[str, Any] = {"train_fraction": st.floats(0.3, 0.8), "embargo_bars": st.integers(0, 5)}
+configs = st.one_of(st.builds(SplitConfig, **cuts), st.builds(SplitConfig, folds=st.integers(2, 4), is_anchored=st.booleans(), **cuts))
 steps = st.lists(st.sampled_from([60, 60, 60, 120, 3600]), min_size=150, max_size=400)
 
 

@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prices(folder: Path, **settings: Any) -> PricesConfig:
-    return PricesConfig(recorded=recorded(folder), **{"bars_per_episode": 20, "warmup_bars": 30} | settings)
+    windows = settings.get("windows")
+    length = {} if windows is not None and windows.length else {"bars_per_episode": 20}
+    return PricesConfig(recorded=recorded(folder), **{**length, "warmup_bars": 30} | settings)
 
 
 def source(folder: Path, rules: RulesConfig | None = None, **settings: Any) -> PriceSource:
@@ -225,7 +227,7 @@ def test_a_portfolio_trades_symbols_whose_bars_come_at_times_of_their_own(tmp_pa
     assert each.bars.asks is not None
     assert each.bars.present[30:][each.bars.asks[30:], 2].all(), "the slow symbol is waited for"
     env = TradingVectorEnv(of, Rules.of(rules), 4)
-    observations, _ = env.reset()
+    observations, _ = env.reset(seed=0)
     assert isinstance(env.single_action_space, Box)
     stale = []
     for _ in range(6):
@@ -235,7 +237,7 @@ def test_a_portfolio_trades_symbols_whose_bars_come_at_times_of_their_own(tmp_pa
         stale.append(observations[:, -3:])
     assert not np.any(stale), "where all are waited for, none is stale"
     each_bar = TradingVectorEnv(source(tmp_path, rules, symbols_per_episode=3), Rules.of(rules), 1)
-    each_bar.reset()
+    each_bar.reset(seed=0)
     ages = [each_bar.step(each_bar.action_space.sample())[0][0, -3:].tolist() for _ in range(12)]
     assert {age[2] for age in ages} == {0.0, 1.0, 2.0}
     assert {age[0] for age in ages} == {0.0}

@@ -22,7 +22,7 @@ from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import server_tables
 from policyserver.pipelines.prices import PriceSource
-from policyserver.pipelines.prices.config import PricesConfig, make_slots
+from policyserver.pipelines.prices.config import OF_SIMULATED, PricesConfig, make_slots
 from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.walk_forward import fold_parts, is_walk_forward, keeping
@@ -154,7 +154,9 @@ def _on_files(prices: PricesConfig, files: tuple[Path, ...]) -> PricesConfig:
     paths = tuple(str(path) for path in files)
     recorded = dataclasses.replace(prices.recorded, paths=paths) if prices.recorded else CatalogConfig(paths)
     try:
-        return dataclasses.replace(prices, process=PricesConfig().process, recorded=recorded)
+        usual = PricesConfig()
+        of_simulated = {name: getattr(usual, name) for name in OF_SIMULATED}
+        return dataclasses.replace(prices, **of_simulated, process=usual.process, recorded=recorded)
     except SettingsError as error:
         raise SettingsError(f"prices.{error.key}", "", error.problem) from error
 

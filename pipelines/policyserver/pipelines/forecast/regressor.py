@@ -27,6 +27,7 @@ from river import compose, optim, preprocessing
 from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.forecast.river_objects import line_of, make_regressor
 from policyserver.pipelines.market.registry import Choice
+from policyserver.pipelines.market.unread import refuse_unread
 
 DEFAULT_MODEL = "river.linear_model.LinearRegression"
 """Linear regression by stochastic gradient descent."""
@@ -104,6 +105,10 @@ class RegressorConfig(Config):
     def _check(self) -> None:
         if self.state_sha256 is not None and self.state is None:
             raise ValueError(f"state_sha256: expected none without regressor.state, received {self.state_sha256!r}")
+        table = {"name": self.model} if isinstance(self.model, str) else self.model
+        if table.get("name") != DEFAULT_MODEL or "optimizer" in table:
+            of = "beside a model other than a LinearRegression without an optimizer: set it in regressor.model"
+            refuse_unread(self, ("learning_rate", "learning_rate_power"), of)
 
 
 class ReturnRegressor:

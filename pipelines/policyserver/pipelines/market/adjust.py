@@ -14,6 +14,7 @@ import numpy as np
 
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import Bars, FloatArray
+from policyserver.pipelines.market.unread import refuse_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ class AdjustConfig(Config):
     anchor: Literal["first", "last"] = "first"
     """The bar whose prices stay as they are. `last`, as on charts: then every price knows the splits and dividends after it, which
     `policy-pipeline check-future` finds where levels, ticks or fees for each share play a part."""
+
+    def _check(self) -> None:
+        if self.by != "actions":
+            refuse_unread(self, ("splits", "dividends"), 'without by = "actions"')
+        if self.by == "none":
+            refuse_unread(self, ("anchor",), 'with by = "none"')
 
 
 def adjust(bars: Bars, extras: dict[str, FloatArray], config: AdjustConfig) -> Bars:

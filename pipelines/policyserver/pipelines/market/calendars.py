@@ -9,17 +9,28 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from importlib.metadata import version
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from policyserver.common.settings import SettingsError
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.intervals import DAY_NS, HOUR_NS, WEEK_NS
 from policyserver.pipelines.market.zones import to_utc
 
-_FIRST_YEAR, _LAST_YEAR = 2010, 2019
-"""Years whose sessions are counted for a mean year: fixed, so that a result does not depend on today."""
+_FIRST_YEAR, _YEARS = 2010, 10
+"""Years whose sessions are counted for a mean year: the first ten whole ones from 2010 on that are known, whatever day it is today."""
+
+_FIRST_DAY_NS, _LAST_DAY_NS = (int(np.datetime64(date, "ns").astype(np.int64)) for date in ("1678-01-01", "2262-01-01"))
+"""The first and the last day that nanoseconds since 1970 count."""
+
+_SHORT_SPAN = {"start": "2024-01-01", "end": "2024-01-20"}
+"""Days that all exchanges' sessions are known of: to ask what else is."""
+
+_KEY = "files.calendar"
+"""The setting that names an exchange."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,14 +141,17 @@ class Weekdays:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeCalendar:
-    """The sessions of an exchange, with its holidays, early closes and lunch breaks, as the package exchange_calendars has them."""
+    """The sessions of an exchange, with its holidays, early closes and lunch breaks, as the package exchange_calendars has them.
+
+    Of some exchanges the package knows no sessions before one date, or after another.
+    """
 
     name: str
     """Its market identifier code (ISO 10383), such as XNYS, XLON, XTKS."""
 
     @property
     def sessions_a_year(self) -> int:
-        """Mean of ten years, rounded: 252 for XNYS."""
+        """Mean of ten years, or of as many as are known, rounded: 252 for XNYS."""
         return _mean_year(self.name)[0]
 
     @property
@@ -146,9 +160,17 @@ class ExchangeCalendar:
         return _mean_year(self.name)[1]
 
     def sessions(self, first_ns: int, last_ns: int) -> Sessions:
-        """Return the sessions."""
-        days = _days(first_ns, last_ns)
-        return _exchange_sessions(self.name, int(days[0]), int(days[-1]))
+        """Return the sessions; of the weeks around those that are known.
+
+        Raises:
+            SettingsError: The package knows no sessions at one of the times, or none at all.
+        """
+        days, (first_known, last_known) = _days(first_ns, last_ns), _known_days(self.name)
+        if first_ns < first_known - DAY_NS or last_ns >= last_known + 2 * DAY_NS:  # a session may have the date of the day before or after
+            known = f"from {_date(first_known)} {'on' if last_known == _LAST_DAY_NS else f'to {_date(last_known)}'}"
+            received = f"bars from {_date(first_ns)} to {_date(last_ns)}"
+            raise SettingsError(_KEY, "", f'expected bars {known}, where {self.name} is known, or "", received {received}')
+        return _exchange_sessions(self.name, max(int(days[0]), first_known), min(int(days[-1]), last_known))
 
 
 BUILT_IN: dict[str, Calendar] = {"24/7": AlwaysOpen(), "24/5": Forex(), "weekdays": Weekdays()}
@@ -184,21 +206,47 @@ def periods_a_year(calendar: Calendar, interval_ns: int) -> float:
 
 @cache
 def _mean_year(name: str) -> tuple[int, int]:
-    first, last = (int(np.datetime64(date, "ns").astype(np.int64)) for date in (f"{_FIRST_YEAR}-01-01", f"{_LAST_YEAR}-12-31"))
-    sessions = _exchange_sessions(name, first, last)
+    """Return the sessions of a mean year, and the open time of the median session."""
+    known = np.array(_known_days(name)).astype("M8[ns]").astype("M8[D]") + np.array([-1, 1])  # outside of what is known
+    first_known, after_known = (known.astype("M8[Y]").astype(np.int64) + np.array([1, 0]) + 1970).tolist()
+    first = max(_FIRST_YEAR, first_known)
+    after = min(first + _YEARS, after_known)
+    begin, end = (int(np.datetime64(f"{year}-01-01", "ns").astype(np.int64)) for year in (first, after))
+    sessions = _exchange_sessions(name, begin, end - DAY_NS)
     starts = np.flatnonzero(np.diff(sessions.day_ns, prepend=-1))
     lengths = np.add.reduceat(sessions.close_ns - sessions.open_ns, starts)
-    return round(len(starts) / (_LAST_YEAR - _FIRST_YEAR + 1)), int(np.median(lengths))
+    return round(len(starts) / (after - first)), int(np.median(lengths))
+
+
+@cache
+def _known_days(name: str) -> tuple[int, int]:
+    """Return the first and the last day of which the package knows whether there is a session, nanoseconds since 1970."""
+    calendar = _made(name, **_SHORT_SPAN)
+    first, last = calendar.bound_min(), calendar.bound_max()
+    return _FIRST_DAY_NS if first is None else first.value, _LAST_DAY_NS if last is None else last.value
+
+
+def _made(name: str, **span: str) -> Any:
+    """Return the package's calendar of some days.
+
+    Raises:
+        SettingsError: It fails to make it.
+    """
+    import exchange_calendars
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # exchange_calendars 4.13 asks pandas 3 for what pandas 4 will not have
+        try:
+            return exchange_calendars.get_calendar(name, **span)
+        except Exception as error:  # of some exchanges it fails with a pandas that it was not tried with
+            packages = " and ".join(f"{package} {version(package)}" for package in ("exchange-calendars", "pandas"))
+            problem = f"{name}, which {packages} fail to make: {type(error).__name__}: {str(error)[:80]}"
+            raise SettingsError(_KEY, "", f"expected a calendar that can be made (pandas < 3.1 makes more), received {problem}") from error
 
 
 @cache
 def _exchange_sessions(name: str, first_day_ns: int, last_day_ns: int) -> Sessions:
-    import exchange_calendars
-
-    start, end = (str(np.datetime64(day, "ns").astype("M8[D]")) for day in (first_day_ns, last_day_ns))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # exchange_calendars 4.13 asks pandas 3 for what pandas 4 will not have
-        table = exchange_calendars.get_calendar(name, start=start, end=end).schedule
+    table = _made(name, start=_date(first_day_ns), end=_date(last_day_ns)).schedule
     columns = {
         column: table[column].dt.tz_convert(None).to_numpy().astype("M8[ns]") for column in ("open", "break_start", "break_end", "close")
     }
@@ -209,6 +257,10 @@ def _exchange_sessions(name: str, first_day_ns: int, last_day_ns: int) -> Sessio
     closes = np.concatenate([first_close, columns["close"][has_break]]).astype(np.int64)
     order = np.argsort(opens, kind="stable")
     return Sessions(opens[order], closes[order], np.concatenate([days, days[has_break]])[order])
+
+
+def _date(time_ns: int) -> str:
+    return str(np.datetime64(time_ns, "ns").astype("M8[D]"))
 
 
 def _days(first_ns: int, last_ns: int) -> IntArray:

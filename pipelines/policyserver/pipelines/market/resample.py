@@ -12,6 +12,7 @@ from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import Bars, FloatArray, IntArray
 from policyserver.pipelines.market.calendars import BUILT_IN, Calendar
 from policyserver.pipelines.market.intervals import DAY_NS, parse_interval
+from policyserver.pipelines.market.unread import refuse_unread
 from policyserver.pipelines.market.zones import local_day, to_utc, zone_of
 
 _COUNT = re.compile(r"([1-9]\d{0,8}) ?bars")
@@ -30,6 +31,8 @@ class ResampleConfig(Config):
 
     def _check(self) -> None:
         zone_of(self.time_zone)
+        if self.unit == "session" or _COUNT.fullmatch(self.unit):
+            refuse_unread(self, ("time_zone",), f"with the unit {self.unit}, which no midnight bounds")
         if self.unit not in ("session", "week", "month") and not _COUNT.fullmatch(self.unit):
             length = parse_interval(self.unit, "unit")
             if length > DAY_NS and length % DAY_NS:

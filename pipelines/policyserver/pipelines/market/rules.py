@@ -76,6 +76,9 @@ class Rules:
             config.account,
             config.instrument,
         )
+        for name, what in (("observers", "one, or the policy sees nothing"), ("rewards", "one, or a step is worth nothing")):
+            if not getattr(rules, name):
+                raise SettingsError(f"{key}.{name}", "", f"expected at least {what}, received none")
         if len(rules.risk) > MOST_LIMITS:
             raise SettingsError(f"{key}.risk", "", f"expected at most {MOST_LIMITS} limits, received {len(rules.risk)}")
         largest, leverage = rules.actions.largest_exposure(), config.account.max_leverage

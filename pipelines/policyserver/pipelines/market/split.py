@@ -16,6 +16,7 @@ from annotated_types import Ge, Interval
 from policyserver.common.settings import Config, SettingsError
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.intervals import SECOND_NS
+from policyserver.pipelines.market.unread import refuse_unread
 
 Side = Literal["train", "test"]
 
@@ -56,6 +57,10 @@ class SplitConfig(Config):
                     raise ValueError(f"{name}: expected a date such as 2023-01-01, received {text!r}") from error
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"fold: expected 0 to {self.folds - 1}, received {self.fold}")
+        if self.test_from:
+            refuse_unread(self, ("train_fraction",), "beside test_from, which says when the first testing begins")
+        if self.folds == 1:
+            refuse_unread(self, ("is_anchored",), "with one fold")
 
     @property
     def side(self) -> Side:

@@ -9,6 +9,7 @@ A row whose episode is over begins its next one at the following step, whose act
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ from policyserver.pipelines.market.schemes.scheme import View
 
 _EPISODES_OF_A_SEED = 1_000_000
 """Episodes from the first one of a seed of `reset` to that of the next seed."""
+
+_SEED_BITS = 40
+"""Of a seed that is drawn: the numbers of its episodes are whole numbers of 63 bits."""
 
 
 class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArray[Any]]):
@@ -77,11 +81,15 @@ class TradingVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.ND
 
         Args:
             seed: Where the sequence of episodes begins anew, a function of the source's own seed and their numbers: seed s at number
-                s * 1,000,000. Of several the first counts. None: it goes on.
+                s * 1,000,000. Of several the first counts. None: it goes on; at first a seed is drawn, which `np_random_seed` tells.
             options: `first_number`: number of the first of the new episodes, whatever the seed.
         """
+        if seed is None and self._np_random_seed is None:
+            seed = secrets.randbits(_SEED_BITS)  # so that several environments play different episodes
         if seed is not None:
-            self._next_number = _EPISODES_OF_A_SEED * (seed if isinstance(seed, int) else seed[0])
+            first = int(seed[0] if isinstance(seed, list | tuple) else seed)
+            super().reset(seed=first)
+            self._next_number = _EPISODES_OF_A_SEED * first
             self._forecaster = self._new_forecaster(self.block.view) if self._new_forecaster else None
         self._next_number = int((options or {}).get("first_number", self._next_number))
         self._begin(self._rows)

@@ -14,6 +14,7 @@ from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.calendars import Calendar
 from policyserver.pipelines.market.intervals import DAY_NS, HOUR_NS, MINUTE_NS, parse_interval
+from policyserver.pipelines.market.unread import refuse_unread
 from policyserver.pipelines.market.zones import local_day, to_local, zone_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -69,6 +70,8 @@ class WindowsConfig(Config):
             raise ValueError(f"weekdays: expected each day once, received {self.weekdays}")
         if self.stride_bars > 1 and self.start != "any":
             raise ValueError(f'stride_bars: expected 1 with start = "{self.start}", received {self.stride_bars}')
+        if not self.weekdays and not self.hours and self.start != "day":
+            refuse_unread(self, ("time_zone",), 'without weekdays, hours or start = "day"')
 
     def draws(self, *, is_test: bool) -> bool:
         """Return whether windows, of testing or of training, are drawn at random."""

@@ -13,10 +13,10 @@ class MarketNode(PipelineNode[OrderEvent | OpenEvent]):
 
     is_lent = True
 
-    def __init__(self, name: str, wiring: Wiring) -> None:
-        """Make the node; see `Node`."""
+    def __init__(self, name: str, wiring: Wiring, price_records: PriceRecords) -> None:
+        """Make the node; see `Node`. `price_records` are those of the run."""
         super().__init__(name, wiring)
-        self._price_records = PriceRecords(wiring.run, wiring.recorder, trained_on=wiring.config.training_enabled)
+        self._price_records = price_records
 
     def _process(self, batch: list[OrderEvent | OpenEvent]) -> None:
         events = []

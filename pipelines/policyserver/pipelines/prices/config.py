@@ -16,6 +16,7 @@ from policyserver.pipelines.market.intervals import parse_interval
 from policyserver.pipelines.market.processes import PROCESSES, PriceProcess
 from policyserver.pipelines.market.registry import Choice
 from policyserver.pipelines.market.split import SplitConfig
+from policyserver.pipelines.market.unread import refuse_unread
 from policyserver.pipelines.market.windows import WindowsConfig
 
 _LONGEST_EPISODE_S = 6e9
@@ -23,6 +24,9 @@ _LONGEST_EPISODE_S = 6e9
 
 RECORDED = "recorded"
 """What stands in the place of a process's name where bars are recorded."""
+
+OF_SIMULATED = ("symbols", "steps_per_bar", "bar_interval_s")
+"""Settings of simulated bars alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,10 @@ class PricesConfig(Config):
                 field_name = next((each for each in given.__slots__ if getattr(given, each) != getattr(usual, each, None)), "")
                 received = getattr(given, field_name)
                 raise ValueError(f"{name}.{field_name}: expected it with recorded prices alone, received {received!r} with simulated ones")
+        if self.decide_deadline:
+            raise ValueError(
+                f"decide_deadline: expected none with simulated prices, whose bars are all there, received {self.decide_deadline!r}"
+            )
         if self.bar_interval_s * self.n_bars > _LONGEST_EPISODE_S:
             raise ValueError(f"bar_interval_s: expected {self.n_bars} bars within {_LONGEST_EPISODE_S:g} s, received {self.bar_interval_s}")
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
@@ -80,11 +88,32 @@ class PricesConfig(Config):
             raise ValueError(f"symbols: expected names of at most {MOST_SYMBOL_LETTERS} letters, received {longest!r}")
         if self.symbols_per_episode > len(self.symbols):
             raise ValueError(f"symbols_per_episode: expected at most the {len(self.symbols)} symbols, received {self.symbols_per_episode}")
-        self.make_process()
+        self._check_process(self.make_process())
+
+    def _check_process(self, process: PriceProcess) -> None:
+        """Refuse names that are not those of a process's assets, and sub-steps that it has none of."""
+        names, count = self.symbols, process.rows_per_episode
+        if count > 1 and len(names) != count:
+            raise ValueError(f"symbols: expected {count} names, one for each asset of the process, received {', '.join(names)}")
+        if count > 1 and any(name in process.assets and name != asset for name, asset in zip(names, process.assets, strict=False)):
+            expected = f"{', '.join(process.assets)} in the order of the process's assets, or other names"
+            raise ValueError(f"symbols: expected {expected}, received {', '.join(names)}")
+        if not process.has_sub_steps:
+            refuse_unread(self, ("steps_per_bar",), "with a process that has bars without sub-steps")
 
     def _check_recorded(self, recorded: CatalogConfig) -> None:
         if self.process != "ou":
             raise ValueError(f"process: expected none beside recorded bars, received {self.process!r}")
+        refuse_unread(self, OF_SIMULATED, "beside recorded bars, which have the symbols and times of the files in recorded.paths")
+        if self.windows.length:
+            refuse_unread(self, ("bars_per_episode",), "beside windows.length, which comes first")
+        if self.windows.order != "walk_forward":
+            try:
+                refuse_unread(self.windows, ("fold_episodes",), 'without windows.order = "walk_forward"')
+            except ValueError as error:
+                raise ValueError(f"windows.{error}") from error
+        if self.decide_deadline and self.symbols_per_episode == 1:
+            raise ValueError(f"decide_deadline: expected none with one symbol in an episode, received {self.decide_deadline!r}")
         if self.windows.start == "session" and not recorded.files.calendar:
             raise ValueError('recorded.files.calendar: expected one with windows.start = "session", received none')
         if self.windows.order == "walk_forward" and (self.split is None or self.split.fold is not None):

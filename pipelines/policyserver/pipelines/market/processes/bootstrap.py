@@ -82,6 +82,16 @@ class StationaryBootstrap(PriceProcess):
         return len(self._chosen)
 
     @property
+    def assets(self) -> tuple[str, ...]:
+        """The symbols of the files."""
+        return self._chosen
+
+    @property
+    def has_sub_steps(self) -> bool:
+        """Never: a bar is a recorded one."""
+        return False
+
+    @property
     def catalogs(self) -> tuple[CatalogConfig, ...]:
         """The files of the recorded bars."""
         return (self.recorded,)

@@ -55,6 +55,11 @@ class Mixture(PriceProcess):
         object.__setattr__(self, "_labels", labels)
 
     @property
+    def has_sub_steps(self) -> bool:
+        """Whether a part has."""
+        return any(process.has_sub_steps for process in self._processes)
+
+    @property
     def catalogs(self) -> tuple[CatalogConfig, ...]:
         """The files of all parts."""
         return tuple(catalog for process in self._processes for catalog in process.catalogs)

@@ -36,6 +36,16 @@ class PriceProcess(Config):
         """Files that the law is made of, for the record of a run; a field that holds one is called `recorded`."""
         return ()
 
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What the rows of an episode are called, where they are something's that has a name; else none."""
+        return ()
+
+    @property
+    def has_sub_steps(self) -> bool:
+        """Whether bars depend on the sub-steps that they are simulated in."""
+        return True
+
     def check(self, n_bars: int) -> None:
         """Raise a ValueError that begins with a field's name and a colon when paths of `n_bars` could leave what a price can be."""
         raise NotImplementedError
