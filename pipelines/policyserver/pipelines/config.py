@@ -169,6 +169,11 @@ class PipelineConfig(Config):
         return not self.prices.plays_test if self.episodes.training_enabled is None else self.episodes.training_enabled
 
     @property
+    def measures_all(self) -> bool:
+        """Whether figures are of all whole episodes, and not of the newest: the policy does not learn, or is tested."""
+        return self.prices.plays_test or not self.training_enabled
+
+    @property
     def episodes_seed(self) -> int:
         """Seed of this pipeline's own episodes: `seed` and the worker number in one, recorded with each of them."""
         if not self.worker_number:
