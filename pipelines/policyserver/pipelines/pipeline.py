@@ -300,7 +300,8 @@ class Pipeline:
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
         block.broker.log.with_market_orders = config.recording.market_order_events
         forecaster = self._forecasts.make(block.view, number)
-        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round, config.episodes.count)
+        begins = config.episodes.begins[first_slot : first_slot + n_rows]
+        return PlayedBlock(number, first_slot, block, forecaster, begins, config.episodes.count)
 
 
 def reach_of(rules: Rules) -> Reach:

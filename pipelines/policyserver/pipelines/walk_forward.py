@@ -105,7 +105,7 @@ def fold_parts(config: PipelineConfig) -> list[Part]:
     """
     split, concurrent = config.prices.split, config.episodes.concurrent
     parts: list[Part] = []
-    first_round = config.episodes.first_round
+    first_round = int(config.episodes.begins.max())
     if split is None:
         return parts
     for fold in range(split.folds):
@@ -118,7 +118,7 @@ def fold_parts(config: PipelineConfig) -> list[Part]:
             if side == "test":  # the first of its numbers is a multiple of the windows, so that it begins with the first window
                 lap = n_windows // math.gcd(n_windows, concurrent)
                 first_round = -(-first_round // lap) * lap
-            episodes = dataclasses.replace(config.episodes, count=count, first_round=first_round)
+            episodes = dataclasses.replace(config.episodes, count=count, first_round=first_round, first_rounds=())
             parts.append(Part(fold, side, dataclasses.replace(own, episodes=episodes)))
             first_round += -(-count // concurrent)  # no name of an episode comes twice
     return parts
