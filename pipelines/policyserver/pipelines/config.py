@@ -62,7 +62,9 @@ class PlayedEpisodesConfig(Config):
         if self.first_rounds and len(self.first_rounds) != self.concurrent:
             raise ValueError(f"first_rounds: expected {self.concurrent} numbers, one for each slot, received {len(self.first_rounds)}")
         if self.first_rounds and self.first_round:
-            raise ValueError(f"first_rounds: expected none beside first_round = {self.first_round}, received {len(self.first_rounds)} numbers")
+            raise ValueError(
+                f"first_rounds: expected none beside first_round = {self.first_round}, received {len(self.first_rounds)} numbers"
+            )
 
     @property
     def begins(self) -> IntArray:

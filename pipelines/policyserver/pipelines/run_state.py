@@ -126,10 +126,10 @@ class RunState:
         """Return the forecasts that count for the skill, as columns: the last tenth, or all on recorded bars, which each count once."""
         return self.forecasts.last(1.0 if self.recorded_prices else SHARE)
 
-    def add_results(self, rows: Sequence[Sequence[float]]) -> None:
+    def add_results(self, rows: Sequence[Sequence[float]] | FloatArray) -> None:
         """Take the results of whole episodes, each a value for every one of `EPISODE_COLUMNS`. One thread adds."""
         self.episodes.extend(rows)
-        if self.of_test and rows:
+        if self.of_test and len(rows):
             self._all = self._all.plus(EpisodeFigures.of(dict(zip(EPISODE_COLUMNS, np.array(rows, dtype=np.float64).T, strict=True))))
 
     def newest_tenth(self) -> dict[str, FloatArray]:

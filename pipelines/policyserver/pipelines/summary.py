@@ -172,8 +172,7 @@ class Summary:
             ),
             (
                 "regressor skill",
-                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   "
-                f"({self._which_forecasts()})",
+                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   ({self._which_forecasts()})",
             ),
             (
                 "reward ledgers",

@@ -1,7 +1,7 @@
 """Whole episodes with their actions, kept so that they can be played again when a run has ended.
 
-While the policy learns the newest are kept, for earlier ones are of another policy. Of a test all are kept, or an even part where they are too
-many to be played again.
+While the policy learns the newest are kept, for earlier ones are of another policy. Of a test all are kept, or an even part where they are
+too many to be played again.
 """
 
 from __future__ import annotations
