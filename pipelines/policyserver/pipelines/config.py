@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,6 +70,12 @@ class PlayedEpisodesConfig(Config):
     def begins(self) -> IntArray:
         """Of each slot the episodes that were played before, int64 (concurrent,)."""
         return np.array(self.first_rounds or [self.first_round] * self.concurrent, dtype=np.int64)
+
+    def after(self, rounds: IntArray) -> PlayedEpisodesConfig:
+        """Return the settings of a run that goes on after that many episodes of each slot, int64 (concurrent,)."""
+        if (rounds == rounds[0]).all():
+            return replace(self, first_round=int(rounds[0]), first_rounds=())
+        return replace(self, first_round=0, first_rounds=tuple(rounds.tolist()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,8 @@ def test_where_the_policy_is_seldom_asked_bars_bound_what_is_played_again(
     played: tuple[Pipeline, Book], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = played[0]
-    monkeypatch.setattr("policyserver.pipelines.comparison.kept_episodes.MOST_BARS", 1_000)
     seldom = [replace(each, actions=each.actions[:2], profit=None) for each in kept(pipeline)[:40]]
+    monkeypatch.setattr("policyserver.pipelines.comparison.kept_episodes.MOST_BARS", 1_000)
     found = compared(pipeline._rules, pipeline, seldom)
     assert found is not None
     assert (found.episodes, found.whole_episodes, found.are_newest) == (10, 40, False)

@@ -1,4 +1,4 @@
-"""The figures of a test are of all its whole episodes, or of an even part of them, and say of how many; while a policy learns, of the newest."""
+"""A test's figures are of all its whole episodes, or of an even part, and say of how many; while a policy learns, of the newest."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_all_tests_together_have_an_equal_share_of_each(pattern: KeptEpisode, mo
     assert [len(sample.episodes) for sample in samples] == [300, 100]
     together = EpisodeSample.together(samples).spread()
     first = sum(each.episode.number < 1_000 for each in together.episodes)
-    assert (first, len(together.episodes) - first) == (pytest.approx(300 / 1.1, abs=3), pytest.approx(30 / 1.1, abs=3))
+    assert [first, len(together.episodes) - first] == pytest.approx([300 / 1.1, 30 / 1.1], abs=3)
     assert together.whole == 1_100
     assert EpisodeSample.together([]).text() == "all 0 whole episodes"
 

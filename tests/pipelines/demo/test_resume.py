@@ -174,4 +174,4 @@ def test_slots_begin_at_rounds_of_their_own(tmp_path: Path) -> None:
     assert np.array_equal(PlayedEpisodesConfig(concurrent=2, first_round=7).begins, [7, 7])
     for wrong, problem in (({"first_rounds": (1, 2)}, "expected 3 numbers"), ({"first_rounds": (1, 2, 3), "first_round": 1}, "beside")):
         with pytest.raises(SettingsError, match=problem):
-            PlayedEpisodesConfig(concurrent=3, **wrong)  # type: ignore[arg-type]
+            PlayedEpisodesConfig(concurrent=3, **wrong)

@@ -199,12 +199,10 @@ def resumed_run(folder: Path, options: DemoConfig, address: str) -> PipelineConf
         before = state.episodes.get(config.episodes_seed, 0) if state is not None else 0
         # It may have learnt of episodes that were cut off before they were recorded, and each round has prices of its own.
         begins[:] = max(int(begins.max()), -(-before // config.episodes.concurrent))
-    is_even = bool((begins == begins[0]).all())
-    first = {"first_round": int(begins[0]), "first_rounds": ()} if is_even else {"first_round": 0, "first_rounds": tuple(begins.tolist())}
     config = dataclasses.replace(
         config,
         server=dataclasses.replace(config.server, address=address),
-        episodes=dataclasses.replace(config.episodes, steps=options.steps or DEFAULT_STEPS, **first),
+        episodes=dataclasses.replace(config.episodes.after(begins), steps=options.steps or DEFAULT_STEPS),
     )
     return _written(config, folder, chosen)
 
@@ -212,8 +210,8 @@ def resumed_run(folder: Path, options: DemoConfig, address: str) -> PipelineConf
 def _going_on(config: PipelineConfig, folder: Path, source: PriceSource) -> tuple[PipelineConfig, ForecastState | None]:
     """Return the settings with what the forecaster of a run of simulated prices has learnt, and that; None: it begins anew.
 
-    That is what the newest part has left, or else what it began with: a part that was killed may have left nothing. Recorded bars are learnt
-    again, in their order, up to the bar that is forecast.
+    That is what the newest part has left, or else what it began with: a part that was killed may have left nothing. Recorded bars are
+    learnt again, in their order, up to the bar that is forecast.
 
     Raises:
         SettingsError: The user's own choice of a state can't be used.
