@@ -13,7 +13,7 @@ from policyserver.pipelines.market.bars import FloatArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpisodeFigures:
-    """What is known of some episodes together: NaN where there is none, or where one of them has no such figure. Immutable."""
+    """What is known of some episodes together: NaN without any, or where one of them has no such figure. Immutable."""
 
     names: tuple[str, ...]
     """Of the figures."""
