@@ -250,8 +250,9 @@ def test_a_resumed_demo_goes_on_with_what_its_forecaster_had_learnt(tmp_path: Pa
     foreign = dataclasses.replace(state_of(folder), river="0.1.0")
     foreign.write(folder / STATE_FILE)
     anew = resumed_run(folder, again, "127.0.0.1:9901")
-    assert "the forecaster begins anew: expected River" in caplog.text
-    assert anew.regressor.state == resumed.regressor.state, "as the part before had begun"
+    assert "the forecaster can't go on with it: expected River" in caplog.text
+    assert anew.regressor.state == folder / "earlier" / "2" / START_FILE, "as the part before had begun"
+    assert (folder / "earlier" / "2" / START_FILE).read_bytes() == (folder / "earlier" / "1" / STATE_FILE).read_bytes()
 
 
 def test_a_model_that_is_another_one_than_the_settings_say_is_not_unpickled(tmp_path: Path) -> None:

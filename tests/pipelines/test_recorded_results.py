@@ -66,7 +66,8 @@ def test_a_figure_that_is_not_known_is_a_dash_and_a_name_with_nan_in_it_stays_wh
     )
     table = summary.table()
     assert "In-sample (binance, finance)" in table
-    assert "return            - ± -   (last tenth of the episodes)" in table
+    which = f"the newest {known.counted_episodes} of {known.whole_episodes} whole episodes"
+    assert f"return            - ± -   (of {which})" in table
     assert "regressor skill   - ± " in table
 
 
@@ -84,7 +85,8 @@ def test_simulated_prices_need_no_note() -> None:
     pipeline, _, book = play(PipelineConfig(episodes=dataclasses.replace(PipelineConfig().episodes, steps=400)))
     summary = summary_of(pipeline)
     assert (summary.in_sample, summary.first_bar, summary.prices_note) == (False, None, "")
-    assert "last tenth of the steps" in summary.table()
+    assert f"the newest {summary.counted_forecasts} of {summary.forecasts} steps" in summary.table()
+    assert summary.counted_forecasts == round(0.1 * summary.forecasts)
     assert [row["recorded"] for row in book.rows["prices"]] == [False] * 4
 
 

@@ -82,6 +82,7 @@ def test_parts_are_the_splits_own_with_one_purge_and_no_name_twice(folder: Path)
         if part.side == "test":
             assert Counter(windows) == Counter(dict.fromkeys(windows, 1)), "each window once"
             assert len(windows) == source.n_windows > 4
+            assert [first_ns for _, first_ns in windows] == sorted(first_ns for _, first_ns in windows), "in the order of time"
             first = min(each.bars.time_ns[40] for each in source.episodes(played))
             assert first - last >= 39 * 600e9, "the purge is that of the split: the warm-up"
         else:

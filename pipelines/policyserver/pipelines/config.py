@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from policyserver.common.settings import Config
 from policyserver.monitoring.recording import RecordingConfig
 from policyserver.pipelines.fallback import Fallback
 from policyserver.pipelines.forecast.regressor import RegressorConfig
+from policyserver.pipelines.market.bars import IntArray
 from policyserver.pipelines.market.rules import RulesConfig
 from policyserver.pipelines.played_block import shares_of
 from policyserver.pipelines.prices import PricesConfig
@@ -53,6 +54,28 @@ class PlayedEpisodesConfig(Config):
     """Whether the server may learn from the episodes; none: unless the test part of `[prices.split]` is played."""
     first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
+    first_rounds: tuple[Annotated[int, Ge(0)], ...] = ()
+    """The same by slot, where an earlier run played more episodes in some than in others, one number for each of `concurrent`; none:
+    `first_round` in each."""
+
+    def _check(self) -> None:
+        if self.first_rounds and len(self.first_rounds) != self.concurrent:
+            raise ValueError(f"first_rounds: expected {self.concurrent} numbers, one for each slot, received {len(self.first_rounds)}")
+        if self.first_rounds and self.first_round:
+            raise ValueError(
+                f"first_rounds: expected none beside first_round = {self.first_round}, received {len(self.first_rounds)} numbers"
+            )
+
+    @property
+    def begins(self) -> IntArray:
+        """Of each slot the episodes that were played before, int64 (concurrent,)."""
+        return np.array(self.first_rounds or [self.first_round] * self.concurrent, dtype=np.int64)
+
+    def after(self, rounds: IntArray) -> PlayedEpisodesConfig:
+        """Return the settings of a run that goes on after that many episodes of each slot, int64 (concurrent,)."""
+        if (rounds == rounds[0]).all():
+            return replace(self, first_round=int(rounds[0]), first_rounds=())
+        return replace(self, first_round=0, first_rounds=tuple(rounds.tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +195,11 @@ class PipelineConfig(Config):
     def training_enabled(self) -> bool:
         """Whether the server may learn from the episodes, once that is decided."""
         return not self.prices.plays_test if self.episodes.training_enabled is None else self.episodes.training_enabled
+
+    @property
+    def measures_all(self) -> bool:
+        """Whether figures are of all whole episodes, and not of the newest: the policy does not learn, or is tested."""
+        return self.prices.plays_test or not self.training_enabled
 
     @property
     def episodes_seed(self) -> int:

@@ -82,7 +82,7 @@ def _require_later_bars(state: ForecastState, source: RecordedSource) -> None:
 
 
 def _require_other_episodes(state: ForecastState, config: PipelineConfig) -> None:
-    first, before = config.episodes.first_round * config.episodes.concurrent, state.episodes.get(config.episodes_seed, 0)
+    first, before = int(config.episodes.begins.min()) * config.episodes.concurrent, state.episodes.get(config.episodes_seed, 0)
     if first < before:
         rounds = -(-before // config.episodes.concurrent)
         expected = f"expected episodes that it has not learnt (episodes.first_round = {rounds} or more, or another seed)"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from policyserver.monitoring.sink import Sink
 from policyserver.pipelines.baselines import Baselines
 from policyserver.pipelines.comparison.comparison import Comparison, compare
-from policyserver.pipelines.comparison.kept_episodes import KeptEpisode, no_episodes
+from policyserver.pipelines.comparison.kept_episodes import EpisodeSample, KeptEpisodes
 from policyserver.pipelines.config import UNNAMED_RUN, PipelineConfig
 from policyserver.pipelines.events import EndEvent, Event, OpenEvent
 from policyserver.pipelines.forecast.block_forecaster import STATISTICS
@@ -101,8 +101,8 @@ class Pipeline:
         self._recorder = recorder = Recorder(sink, self.tags)
         self._rules = rules
         self._source = source
-        self.run = RunState(config.episodes.concurrent, config.episodes.steps)
-        self._kept = no_episodes()
+        self.run = RunState(config.episodes.concurrent, config.episodes.steps, of_test=config.measures_all)
+        self._kept = KeptEpisodes(of_test=config.measures_all)
         start = start or read_state(config.regressor)
         self._forecasts = Forecasts(config.regressor, is_recorded=source.is_recorded, stopping=self.run.stopping.is_set, start=start)
         self.blocks = self._make_blocks()
@@ -216,16 +216,16 @@ class Pipeline:
         return sum(reporter.reported for reporter in self._reporters)
 
     @property
-    def kept_episodes(self) -> list[KeptEpisode]:
-        """The newest whole episodes, the oldest first. To be read after the stop."""
-        return list(self._kept)
+    def kept_episodes(self) -> EpisodeSample:
+        """The whole episodes that can be played again. To be read after the stop."""
+        return self._kept.sample()
 
-    def compare(self, kept: Sequence[KeptEpisode] | None = None) -> Comparison | None:
-        """Return the measures of episodes, by default the newest whole ones, beside those of other policies; None without one.
+    def compare(self, kept: EpisodeSample | None = None) -> Comparison | None:
+        """Return the measures of episodes, by default the run's own, beside those of other policies; None without one.
 
         To follow the stop.
         """
-        return compare(self._rules, self._source, self.kept_episodes if kept is None else kept, self.config.episodes_seed)
+        return compare(self._rules, self._source, kept or self.kept_episodes, self.config.episodes_seed)
 
     def forecast_state(self) -> ForecastState:
         """Return what the forecaster has learnt so far. Raises what a model does that can't be pickled."""
@@ -303,7 +303,8 @@ class Pipeline:
         block = EpisodeBlock(n_rows, self._source.slots, self._rules, STATISTICS, self._source.columns)
         block.broker.log.with_market_orders = config.recording.market_order_events
         forecaster = self._forecasts.make(block.view, number)
-        return PlayedBlock(number, first_slot, block, forecaster, config.episodes.first_round, config.episodes.count)
+        begins = config.episodes.begins[first_slot : first_slot + n_rows]
+        return PlayedBlock(number, first_slot, block, forecaster, begins, config.episodes.count)
 
 
 def reach_of(rules: Rules) -> Reach:

@@ -65,7 +65,7 @@ class PlayedBlock:
     """Rows that are stepped together. A row is vacant, or plays an episode; an episode is new until its first action."""
 
     def __init__(
-        self, number: int, first_slot: int, block: EpisodeBlock, forecaster: Forecaster, first_round: int, count: int | None = None
+        self, number: int, first_slot: int, block: EpisodeBlock, forecaster: Forecaster, begins: IntArray, count: int | None = None
     ) -> None:
         """Begin with vacant rows.
 
@@ -74,8 +74,8 @@ class PlayedBlock:
             first_slot: Slot, among all concurrent episodes, of its first row.
             block: The market's arrays.
             forecaster: Of its rows.
-            first_round: Episodes that each slot has played before.
-            count: Episodes of all slots from the first round on; None: any number.
+            begins: Episodes that the slot of each row has played before, int64 (n,).
+            count: Episodes of all slots from there on; None: any number.
         """
         n_rows = block.shape.n_rows
         self.number = number
@@ -83,9 +83,9 @@ class PlayedBlock:
         self.block = block
         self.forecaster = forecaster
         self.feed = BarFeed(n_rows, block.shape.n_symbols, len(block.shape.columns))
-        self.rounds = np.full(n_rows, first_round, dtype=np.int64)
+        self.rounds = begins.copy()
         """Number of the next episode of each row among those of its slot."""
-        self._first_round, self._count = first_round, count
+        self._begins, self._count = begins, count
         self.episodes: list[Episode | None] = [None] * n_rows
         """What each row plays; None: it is vacant."""
         self._plays = np.zeros(n_rows, dtype=np.bool_)
@@ -143,7 +143,7 @@ class PlayedBlock:
         rows = self.vacant
         if self._count is None:
             return rows
-        played = (self.rounds[rows] - self._first_round) * concurrent + self.first_slot + rows
+        played = (self.rounds[rows] - self._begins[rows]) * concurrent + self.first_slot + rows
         return rows[played < self._count]
 
     def begin(self, source: EpisodeSource, concurrent: int) -> list[Episode]:

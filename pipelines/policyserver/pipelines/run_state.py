@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from policyserver.monitoring.newest_tenth import MOST_EPISODES, SHARE, newest_count
 from policyserver.monitoring.recorded_prices import RecordedPrices
 from policyserver.monitoring.tail import Tail
+from policyserver.pipelines.episode_figures import EpisodeFigures
 from policyserver.pipelines.events import Ending
 from policyserver.pipelines.market.bars import FloatArray
 
@@ -80,12 +83,13 @@ class ExactSum:
 class RunState:
     """Shared by the nodes of one pipeline."""
 
-    def __init__(self, slots: int, steps: int | None) -> None:
+    def __init__(self, slots: int, steps: int | None, *, of_test: bool = False) -> None:
         """Begin a run.
 
         Args:
             slots: concurrent episodes.
             steps: number of steps after which the run ends; None: only when asked.
+            of_test: Whether its figures are of all whole episodes; else they are of the newest tenth.
         """
         self.stopping = threading.Event()
         """Set when episodes are to end at the bar they have reached."""
@@ -95,6 +99,8 @@ class RunState:
         """Why the run failed, if it did."""
         self.episodes = Tail(EPISODE_COLUMNS, EPISODES_KEPT)
         """Results of the episodes that ran their full length, or into ruin."""
+        self.of_test = of_test
+        self._all = EpisodeFigures.of(self.episodes.newest(0))
         self.forecasts = Tail(FORECAST_COLUMNS, FORECASTS_KEPT)
         """Forecasts compared with what came."""
         self.recorded_prices: list[RecordedPrices] = []
@@ -120,9 +126,19 @@ class RunState:
         """Return the forecasts that count for the skill, as columns: the last tenth, or all on recorded bars, which each count once."""
         return self.forecasts.last(1.0 if self.recorded_prices else SHARE)
 
+    def add_results(self, rows: Sequence[Sequence[float]] | FloatArray) -> None:
+        """Take the results of whole episodes, each a value for every one of `EPISODE_COLUMNS`. One thread adds."""
+        self.episodes.extend(rows)
+        if self.of_test and len(rows):
+            self._all = self._all.plus(EpisodeFigures.of(dict(zip(EPISODE_COLUMNS, np.array(rows, dtype=np.float64).T, strict=True))))
+
     def newest_tenth(self) -> dict[str, FloatArray]:
-        """Return the results behind every mean of the run: those of the newest tenth of the whole episodes."""
+        """Return the results behind what is shown while the run goes on: those of the newest tenth of the whole episodes."""
         return self.episodes.newest(newest_count(self.episodes.count))
+
+    def figures(self) -> EpisodeFigures:
+        """Return what the run came to: of a test all whole episodes, else the newest tenth, for the policy was another one before."""
+        return self._all if self.of_test else EpisodeFigures.of(self.newest_tenth())
 
     def add_steps(self, count: int) -> None:
         """Count steps; ends the run when there are enough."""

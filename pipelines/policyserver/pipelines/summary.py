@@ -16,8 +16,8 @@ from policyserver.client import ServerStats, TrainingIteration
 from policyserver.common.whole_file import writing_whole
 from policyserver.monitoring.recorded_prices import note, span_of
 from policyserver.monitoring.store.reader import Ledger
-from policyserver.monitoring.tail import mean
 from policyserver.pipelines.comparison.comparison import Comparison
+from policyserver.pipelines.comparison.kept_episodes import which_text
 from policyserver.pipelines.forecast.regressor import skill
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.pipeline import Pipeline
@@ -92,8 +92,13 @@ class Summary:
     reward_sum_client: float
     reward_sum_server: float
     reward_sum_recorded: float
+    whole_episodes: int
+    """Episodes that ended with their prices, or by an end of the rules."""
+    counted_episodes: int
+    """Those of them that the figures down to the random baseline's profit are of: all where nothing is learnt or a test is played, else the
+    newest tenth."""
     return_mean: float
-    """Of the last tenth of the whole episodes, like all that follows; in units of reward."""
+    """In units of reward."""
     return_stderr: float
     no_trade_mean: float
     no_trade_stderr: float
@@ -109,8 +114,12 @@ class Summary:
     regressor_skill: float
     """1 - MSE / MSE of the zero forecast, over the last tenth of the steps; on recorded bars over all that were played, each once."""
     regressor_skill_stderr: float
+    forecasts: int
+    """Forecasts compared with what came."""
+    counted_forecasts: int
+    """The newest of them, which the skill is of."""
     comparison: Comparison | None
-    """Measures of the newest whole episodes beside those of other policies; None if there is no episode."""
+    """Measures of whole episodes beside those of other policies; None if there is no episode."""
     nodes: tuple[NodeStatistics, ...]
     events_recorded: int
     """Turns of blocks in the event log: what happened to each from one bar to the next."""
@@ -153,7 +162,7 @@ class Summary:
                 f"{self.learner_updates} updates, weights_seq_no {self.weights_seq_no}, {self.steps_trained:,} steps trained, "
                 f"{self.steps_dropped:,} dropped, staleness {self.staleness_mean:.2f}",
             ),
-            ("return", f"{self.return_mean:+.3f} ± {self.return_stderr:.3f}   (last tenth of the episodes)"),
+            ("return", f"{self.return_mean:+.3f} ± {self.return_stderr:.3f}   (of {self._which()})"),
             ("  no trade", f"{self.no_trade_mean:+.3f} ± {self.no_trade_stderr:.3f}   (same prices and fees)"),
             ("  random", f"{self.random_mean:+.3f} ± {self.random_stderr:.3f}"),
             (
@@ -163,8 +172,7 @@ class Summary:
             ),
             (
                 "regressor skill",
-                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   "
-                f"({'every bar played, once' if self.first_bar else 'last tenth of the steps'})",
+                f"{self.regressor_skill:+.4f} ± {self.regressor_skill_stderr:.4f}   ({self._which_forecasts()})",
             ),
             (
                 "reward ledgers",
@@ -191,6 +199,14 @@ class Summary:
         rewards = ", ".join(f"{name} {value:.6f}" for name, value in sums.items())
         steps = f"{self.steps} steps played, {self.points_recorded} recorded"
         return f"the ledgers differ, although no server died and no episode was lost: rewards {rewards}; {steps}"
+
+    def _which(self) -> str:
+        return which_text(self.counted_episodes, self.whole_episodes, are_newest=True)
+
+    def _which_forecasts(self) -> str:
+        if self.counted_forecasts == self.forecasts:
+            return "every bar played, once" if self.first_bar else "every step"
+        return f"the newest {self.counted_forecasts:,} of {self.forecasts:,} {'bars' if self.first_bar else 'steps'}"
 
     def _what_was_lost(self) -> list[tuple[str, str]]:
         """Return a row that explains why the ledgers differ, if they may."""
@@ -221,7 +237,7 @@ def summarise(
     """
     run, latency, stats = pipeline.run, pipeline.latency, watch.latest or ServerStats()
     training = stats.training or TrainingIteration()
-    results = run.newest_tenth()
+    figures = run.figures()
     forecasts = run.newest_forecasts()
     first_bar, last_bar = span_of(run.recorded_prices) if run.recorded_prices else (None, None)
     skill_mean, skill_stderr = skill(forecasts["squared_error"], forecasts["squared_return"])
@@ -258,12 +274,16 @@ def summarise(
         reward_sum_client=pipeline.reward_sum,
         reward_sum_server=watch.reward_sum,
         reward_sum_recorded=recorded.reward_sum,
-        **{f"{name}_mean": mean(column) for name, column in results.items()},
-        **{f"{name}_stderr": standard_error(results[name]) for name in ("return", "no_trade", "random")},
-        profit_plus_costs_stderr=standard_error(results["profit"] + results["costs"]),
-        random_profit_plus_costs_stderr=standard_error(results["random_profit"] + results["random_costs"]),
+        whole_episodes=run.episodes.count,
+        counted_episodes=figures.count,
+        **{f"{name}_mean": figures.mean(name) for name in figures.names},
+        **{f"{name}_stderr": figures.stderr(name) for name in ("return", "no_trade", "random")},
+        profit_plus_costs_stderr=figures.stderr("profit", "costs"),
+        random_profit_plus_costs_stderr=figures.stderr("random_profit", "random_costs"),
         regressor_skill=skill_mean,
         regressor_skill_stderr=skill_stderr,
+        forecasts=run.forecasts.count,
+        counted_forecasts=len(forecasts["squared_error"]),
         comparison=pipeline.compare(),
         nodes=tuple(pipeline.statistics()),
         events_recorded=log.recorded if log else 0,

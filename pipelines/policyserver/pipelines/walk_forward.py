@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Literal
 
 from policyserver.common.errors import PolicyServerError
 from policyserver.pipelines.comparison.comparison import POLICY, Comparison
-from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
+from policyserver.pipelines.comparison.kept_episodes import EpisodeSample
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.market.split import Side
 from policyserver.pipelines.market.windows import WindowsConfig
@@ -78,7 +79,7 @@ class WalkForwardSummary:
     train: Comparison | None
     """Measures of the training parts' newest whole episodes, all folds together; None without any."""
     test: Comparison | None
-    """Those of the test parts."""
+    """Those of all whole episodes of the test parts, or of an even part of them."""
 
     def write(self, path: Path) -> None:
         """Write it as JSON; figures that are not known are null."""
@@ -87,11 +88,11 @@ class WalkForwardSummary:
 
     def table(self) -> str:
         """Return it as text: a line for each part, then the test parts together beside other policies."""
-        rows = [("part", "episodes, weights, and of its newest whole episodes the median, and the range from 5 to 95 % of them")]
+        rows = [("part", "episodes, weights, and of whole episodes the median, and the range from 5 to 95 % of them")]
         for part in self.parts:
             of, before = part.summary, part.weights_seq_no_before
             weights = f"weights {of.weights_seq_no}" if part.is_frozen else f"weights {before} to {of.weights_seq_no}"
-            figures = of.comparison.text(POLICY) if of.comparison else "no whole episode"
+            figures = f"of {of.comparison.which()}: {of.comparison.text(POLICY)}" if of.comparison else "no whole episode"
             rows.append((f"{part.part} {part.fold}", f"{of.episodes_finished:,} episodes, {weights}, {figures}"))
         if self.test:
             rows += [("all tests", ""), *self.test.rows()]
@@ -106,7 +107,7 @@ def fold_parts(config: PipelineConfig) -> list[Part]:
     """
     split, concurrent = config.prices.split, config.episodes.concurrent
     parts: list[Part] = []
-    first_round = config.episodes.first_round
+    first_round = int(config.episodes.begins.max())
     if split is None:
         return parts
     for fold in range(split.folds):
@@ -117,7 +118,10 @@ def fold_parts(config: PipelineConfig) -> list[Part]:
             own = dataclasses.replace(config, prices=prices)
             n_windows = source_of(own).n_windows
             count = config.prices.windows.fold_episodes if side == "train" else n_windows
-            episodes = dataclasses.replace(config.episodes, count=count, first_round=first_round)
+            if side == "test":  # the first of its numbers is a multiple of the windows, so that it begins with the first window
+                lap = n_windows // math.gcd(n_windows, concurrent)
+                first_round = -(-first_round // lap) * lap
+            episodes = dataclasses.replace(config.episodes, count=count, first_round=first_round, first_rounds=())
             parts.append(Part(fold, side, dataclasses.replace(own, episodes=episodes)))
             first_round += -(-count // concurrent)  # no name of an episode comes twice
     return parts
@@ -170,18 +174,18 @@ def play_parts(parts: Sequence[Part], stop: StopSignals, play: Callable[[Part], 
         The figures, and the reason why the last part ended.
     """
     played: list[PartFigures] = []
-    kept: dict[Side, list[KeptEpisode]] = {"train": [], "test": []}
+    kept: dict[Side, list[EpisodeSample]] = {"train": [], "test": []}
     for part in parts:
         logger.info("fold %d, %s: %d episodes", part.fold, part.side, part.config.episodes.count or 0)
         before = weights_before(part, stop)
         ran = play(part)
         played.append(PartFigures(part.fold, part.side, before, ran.summary))
-        kept[part.side] += ran.pipeline.kept_episodes
+        kept[part.side].append(ran.pipeline.kept_episodes)
         if part.side == "test" and not played[-1].is_frozen:
             logger.warning("fold %d, test: the weights changed from version %s to %d", part.fold, before, ran.summary.weights_seq_no)
         if ran.reason != ENDED:
             break
-    train, test = (ran.pipeline.compare(kept[side]) for side in _SIDES)
+    train, test = (ran.pipeline.compare(EpisodeSample.together(kept[side])) for side in _SIDES)
     return WalkForwardSummary(tuple(played), train, test), ran.reason
 
 

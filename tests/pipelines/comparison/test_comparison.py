@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from policyserver.common.errors import ActionTimeoutError
-from policyserver.pipelines.comparison.comparison import compare, repeat
-from policyserver.pipelines.comparison.kept_episodes import MOST_EPISODES, KeptEpisode
+from policyserver.pipelines.comparison.comparison import Comparison, compare, repeat
+from policyserver.pipelines.comparison.kept_episodes import NEWEST_EPISODES, EpisodeSample, KeptEpisode
 from policyserver.pipelines.comparison.measured_play import measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
 from policyserver.pipelines.config import PipelineConfig, PlayedEpisodesConfig
@@ -56,7 +56,11 @@ def played() -> tuple[Pipeline, Book]:
 
 
 def kept(pipeline: Pipeline) -> list[KeptEpisode]:
-    return list(pipeline._kept)
+    return list(pipeline.kept_episodes.episodes)
+
+
+def compared(rules: Rules, pipeline: Pipeline, episodes: list[KeptEpisode]) -> Comparison | None:
+    return compare(rules, pipeline._source, EpisodeSample(episodes, len(episodes)), 0)
 
 
 @pytest.mark.long
@@ -64,7 +68,7 @@ def test_episodes_played_again_earn_what_they_earned(played: tuple[Pipeline, Boo
     pipeline, book = played
     earned = {row["episode"]: (row["return"], row["profit"]) for row in book.rows["episode"] if not row["cut"]}
     whole = kept(pipeline)
-    assert 128 <= len(whole) <= MOST_EPISODES
+    assert 128 <= len(whole) <= NEWEST_EPISODES
     assert {each.episode.id for each in whole} == set(earned)
     again = measured_play(pipeline._rules, ("price",), [each.episode for each in whole], repeat(whole))
     for place, each in enumerate(whole):
@@ -123,9 +127,9 @@ def test_random_has_no_actions_of_its_own_episode(played: tuple[Pipeline, Book])
     """Two episodes: each gets the other's, so that what is random for them is what the policy did, exchanged."""
     pipeline = played[0]
     pair = kept(pipeline)[:2]
-    found = compare(pipeline._rules, pipeline._source, pair, 0)
+    found = compared(pipeline._rules, pipeline, pair)
     exchanged = [KeptEpisode(pair[0].episode, pair[1].actions), KeptEpisode(pair[1].episode, pair[0].actions)]
-    other = compare(pipeline._rules, pipeline._source, exchanged, 0)
+    other = compared(pipeline._rules, pipeline, exchanged)
     assert found is not None
     assert other is not None
     assert found.measures["random"] == other.measures["policy"]
@@ -147,9 +151,9 @@ def test_actions_that_came_too_late_are_those_that_were_taken() -> None:
 @pytest.mark.long
 def test_without_a_whole_episode_or_without_costs_there_is_less_to_say(played: tuple[Pipeline, Book]) -> None:
     pipeline = played[0]
-    assert compare(pipeline._rules, pipeline._source, [], 0) is None
+    assert compared(pipeline._rules, pipeline, []) is None
     free = replace(pipeline._rules, instrument=InstrumentConfig(fee_fraction=0.0, slippage_fraction=0.0))
-    found = compare(free, pipeline._source, kept(pipeline)[:4], 0)
+    found = compared(free, pipeline, kept(pipeline)[:4])
     assert found is not None
     assert found.fee_sweep == ()
     assert found.edge_ends_at is None
@@ -192,8 +196,9 @@ def test_where_the_policy_is_seldom_asked_bars_bound_what_is_played_again(
     played: tuple[Pipeline, Book], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = played[0]
-    monkeypatch.setattr("policyserver.pipelines.comparison.comparison._MOST_BARS", 1_000)
     seldom = [replace(each, actions=each.actions[:2], profit=None) for each in kept(pipeline)[:40]]
-    found = compare(pipeline._rules, pipeline._source, seldom, 0)
+    monkeypatch.setattr("policyserver.pipelines.comparison.kept_episodes.MOST_BARS", 1_000)
+    found = compared(pipeline._rules, pipeline, seldom)
     assert found is not None
-    assert found.episodes == 10
+    assert (found.episodes, found.whole_episodes, found.are_newest) == (10, 40, False)
+    assert dict(found.rows())["measures"].startswith("of 10 of 40 whole episodes, spread evenly: median")

@@ -150,7 +150,7 @@ def troubled_run(config: PipelineConfig, rng: np.random.Generator) -> tuple[Pipe
     service = troubled(rng)
     service.choose = lambda observations: random_actions(space, rng, len(observations))
     pipeline, kept = play_kept(config, service)
-    assert len(pipeline.kept_episodes) > 3
+    assert len(pipeline.kept_episodes.episodes) > 3
     assert pipeline.fallbacks > 20
     return pipeline, kept
 
@@ -174,7 +174,7 @@ def test_whatever_was_done_is_done_again(seed: int, files: Path) -> None:
 
 def assert_repeated(pipeline: Pipeline, kept: KeptTurns) -> None:
     """Play the whole episodes again as the summary does; their equity is what it was."""
-    whole, source = pipeline.kept_episodes, pipeline._source
+    whole, source = pipeline.kept_episodes.episodes, pipeline._source
     again = measured_play(pipeline._rules, source.slots, [each.episode for each in whole], repeat(whole), RULE_STATISTICS, source.columns)
     for each, curve in zip(whole, again.record.equity[:, 1:], strict=True):
         assert curve[~np.isnan(curve)] == pytest.approx(kept.equity[each.episode.number], rel=EXACTLY)
@@ -205,7 +205,7 @@ def test_the_summary_says_what_the_episodes_earned(decide: str, fallback: Any, f
     pipeline, kept = troubled_run(config, np.random.default_rng(1))
     found = pipeline.compare()
     assert found is not None
-    earned = [kept.equity[each.episode.number][-1] / 10_000.0 - 1.0 for each in pipeline.kept_episodes]
+    earned = [kept.equity[each.episode.number][-1] / 10_000.0 - 1.0 for each in pipeline.kept_episodes.episodes]
     assert (found.episodes, found.earned_otherwise) == (len(earned), 0)
     sweep = {point.multiple: point.profit_mean for point in found.fee_sweep}
     assert sweep[1.0] == pytest.approx(np.mean(earned), abs=EXACTLY)
@@ -270,5 +270,5 @@ def test_answers_that_came_in_time_are_played_as_they_are_beside_late_ones() -> 
     service.choose = lambda observations: rng.uniform(-0.9, 0.9, (len(observations), 1)).astype(np.float32)
     pipeline, _ = play_kept(config, service)
     assert pipeline.fallbacks > 20
-    for each in pipeline.kept_episodes:
+    for each in pipeline.kept_episodes.episodes:
         assert each.actions.tolist() == service.episodes[each.episode.id].actions

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policyserver.monitoring.sink import MultiSink
@@ -112,7 +113,7 @@ def test_a_node_that_cannot_pass_on_all_of_its_batch_passes_on_none_of_it() -> N
     episode.push_many(["earlier", "events"])
     rules = Rules.of(RulesConfig())
     block = EpisodeBlock(1, source.slots, rules, STATISTICS)
-    played = PlayedBlock(0, 0, block, BlockForecaster(block.view, RegressorConfig()), 0)
+    played = PlayedBlock(0, 0, block, BlockForecaster(block.view, RegressorConfig()), np.zeros(block.shape.n_rows, dtype=np.int64))
     played.begin(source, 1)
     rows = played.playing
     block.fill(rows, played.feed.next(rows))

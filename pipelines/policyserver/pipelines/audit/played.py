@@ -109,7 +109,7 @@ def play(
     config = replace(
         config,
         worker_number=config.worker_number or 0,
-        episodes=replace(config.episodes, concurrent=concurrent, steps=None, count=None, training_enabled=False),
+        episodes=replace(config.episodes, concurrent=concurrent, first_rounds=(), steps=None, count=None, training_enabled=False),
         nodes=replace(config.nodes, inbox=replace(config.nodes.inbox, overflow="block", max_restarts=0)),  # a failure is no result
     )
     watched = _WatchedSource(source)

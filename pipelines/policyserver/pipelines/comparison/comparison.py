@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyserver.pipelines.comparison.kept_episodes import KeptEpisode
+from policyserver.pipelines.comparison.kept_episodes import EpisodeSample, KeptEpisode, which_text
 from policyserver.pipelines.comparison.measured_play import ChosenSteps, MeasuredEpisodes, Steps, measured_play
 from policyserver.pipelines.comparison.reference_weights import RULE_STATISTICS, ReferenceWeights, buy_and_hold, no_trade, rule
 from policyserver.pipelines.market.bars import FloatArray, IntArray
@@ -23,14 +23,8 @@ from policyserver.pipelines.prices import PriceSource
 POLICY = "policy"
 """What the run's own policy is called beside the others."""
 
-_MOST_STEPS = 200_000
-"""Steps of the episodes that are played again: it takes a second or so for each of those beside the policy and for each cost."""
-
 _ROUNDING = 1e-9
 """Distance of two profits that count as one."""
-
-_MOST_BARS = 2_000_000
-"""Their bars, each counted as long as the longest: where the policy is not asked at each bar, these are what time and memory go to."""
 
 _COSTS = ("fee_fixed", "fee_per_unit", "fee_fraction", "fee_minimum", "spread_fraction", "slippage_fraction", "borrow_fraction")
 _BOUNDS = {"fee_fraction": 1.0, "spread_fraction": 1.0, "slippage_fraction": 0.5, "borrow_fraction": 1.0}
@@ -51,10 +45,14 @@ class FeePoint:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Measures over the newest whole episodes."""
+    """Measures over whole episodes: the newest while the policy learns, else all of them, or an even part."""
 
     episodes: int
     """How many there are."""
+    whole_episodes: int
+    """Of how many."""
+    are_newest: bool
+    """Whether they are the newest of these."""
     bars_per_year: float
     """By which measures are annualised, the mean of the episodes."""
     measures: dict[str, dict[str, Band]]
@@ -71,9 +69,13 @@ class Comparison:
         """Return a policy's measures in short."""
         return _short(self.measures[name])
 
+    def which(self) -> str:
+        """Say which of how many episodes it is of."""
+        return which_text(self.episodes, self.whole_episodes, are_newest=self.are_newest)
+
     def rows(self) -> list[tuple[str, str]]:
         """Return it as names and texts, in short."""
-        head = ("measures", f"of the newest {self.episodes} whole episodes: median, and the range from 5 to 95 % of them")
+        head = ("measures", f"of {self.which()}: median, and the range from 5 to 95 % of them")
         rows = [head, *((f"  {name.replace('_', ' ')}", _short(bands)) for name, bands in self.measures.items())]
         sweep = ", ".join(f"{point.profit_mean:+.2%} at {point.multiple:g}" for point in self.fee_sweep)
         if self.earned_otherwise:
@@ -85,18 +87,19 @@ class Comparison:
         return rows
 
 
-def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed: int) -> Comparison | None:
-    """Play the newest of some episodes again by their actions and by other policies; None without an episode.
+def compare(rules: Rules, source: PriceSource, sample: EpisodeSample, seed: int) -> Comparison | None:
+    """Play episodes again, as many as can be, by their actions and by other policies; None without an episode.
 
     `random` are the actions of other episodes: the policy's own turnover without its knowledge.
 
     Args:
         rules: Of the run.
         source: Of the episodes.
-        kept: The episodes, the oldest first.
+        sample: The episodes.
         seed: Of `random`.
     """
-    kept = _affordable(kept)
+    sample = sample.spread()
+    kept = sample.episodes
     if not kept:
         return None
     episodes = [each.episode for each in kept]
@@ -117,21 +120,14 @@ def compare(rules: Rules, source: PriceSource, kept: Sequence[KeptEpisode], seed
         result = played(*how)
         measures[name], profits[name] = _bands(result, bars_per_year), result.profits
     sweep = _fee_sweep(rules.instrument, lambda dearer: played(replace(rules, instrument=dearer), repeat(kept)).profits)
-    return Comparison(len(kept), bars_per_year, measures, sweep, _edge_ends_at(sweep), _earned_otherwise(kept, profits[POLICY]))
+    counted = len(kept), sample.whole, sample.are_newest
+    return Comparison(*counted, bars_per_year, measures, sweep, _edge_ends_at(sweep), _earned_otherwise(kept, profits[POLICY]))
 
 
 def _earned_otherwise(kept: Sequence[KeptEpisode], again: FloatArray) -> int:
     """Return how many of the episodes whose profit is known have another one now, float64 (n,)."""
     pairs = zip(kept, again.tolist(), strict=True)
     return sum(each.profit is not None and not abs(each.profit - profit) <= _ROUNDING for each, profit in pairs)
-
-
-def _affordable(kept: Sequence[KeptEpisode]) -> Sequence[KeptEpisode]:
-    """Return the newest episodes that have no more steps and bars together than can be played again."""
-    steps = np.cumsum([len(each.actions) for each in reversed(kept)])
-    longest = np.maximum.accumulate([each.episode.bars.n_steps for each in reversed(kept)]) if kept else steps
-    count = int(np.count_nonzero((steps <= _MOST_STEPS) & (longest * np.arange(1, len(kept) + 1) <= _MOST_BARS)))
-    return kept[len(kept) - count :]
 
 
 def repeat(kept: Sequence[KeptEpisode]) -> ChosenSteps:

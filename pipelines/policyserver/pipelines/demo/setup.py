@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import tomllib
@@ -10,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Ge
 
 from policyserver.common.settings import Config, SettingsError, dump_toml, format_value, load
-from policyserver.monitoring.store.reader import StoreReader
+from policyserver.common.whole_file import writing_whole
 from policyserver.pipelines.config import PipelineConfig, ServerConnectionConfig
+from policyserver.pipelines.demo.played_rounds import played_rounds
 from policyserver.pipelines.forecast.state_file import STATE_FILE, ForecastState
 from policyserver.pipelines.forecast_start import start_of
 from policyserver.pipelines.market.catalog import CatalogConfig
@@ -23,7 +24,7 @@ from policyserver.pipelines.market.rules import Rules, RulesConfig
 from policyserver.pipelines.market.space_tables import server_tables
 from policyserver.pipelines.prices import PriceSource
 from policyserver.pipelines.prices.config import OF_SIMULATED, PricesConfig, make_slots
-from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, new_run_folder, newest_run_folder, put_aside
+from policyserver.pipelines.replay.run_folder import PIPELINE_FILE, START_FILE, new_run_folder, newest_run_folder, parts_of, put_aside
 from policyserver.pipelines.run import source_of
 from policyserver.pipelines.walk_forward import fold_parts, is_walk_forward, keeping
 
@@ -191,52 +192,60 @@ def resumed_run(folder: Path, options: DemoConfig, address: str) -> PipelineConf
         problem = f"expected another run than a walk-forward, whose parts belong together, received {folder}: begin it anew"
         raise SettingsError("--resume", "option", problem)
     config = load(PipelineConfig, folder / PIPELINE_FILE)
-    own = _own_state(config, folder, source_of(config))
-    steps, rounds = options.steps or DEFAULT_STEPS, -(-_episodes_recorded(folder) // config.episodes.concurrent)
-    if own is not None:  # it may have learnt of episodes that were cut off before they were recorded
-        rounds = max(rounds, -(-own.episodes.get(config.episodes_seed, 0) // config.episodes.concurrent))
+    source = source_of(config)  # prices that cannot be made are refused before anything is moved
+    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
+    begins = np.maximum(played_rounds(folder / STORE_FILE, config), config.episodes.begins)
+    put_aside(folder)
+    if not source.is_recorded:
+        config, state = _going_on(config, folder, source)
+        before = state.episodes.get(config.episodes_seed, 0) if state is not None else 0
+        # It may have learnt of episodes that were cut off before they were recorded, and each round has prices of its own.
+        begins[:] = max(int(begins.max()), -(-before // config.episodes.concurrent))
     config = dataclasses.replace(
         config,
         server=dataclasses.replace(config.server, address=address),
-        episodes=dataclasses.replace(config.episodes, steps=steps, first_round=rounds),
+        episodes=dataclasses.replace(config.episodes.after(begins), steps=options.steps or DEFAULT_STEPS),
     )
-    _, _, chosen = (folder / SERVER_FILE).read_text(encoding="utf-8").partition(_AFTER_RUN_SETTINGS)
-    aside = put_aside(folder)
-    if own is not None and aside is not None:
-        config = _beginning_with(config, aside / STATE_FILE)
     return _written(config, folder, chosen)
 
 
-def _own_state(config: PipelineConfig, folder: Path, source: PriceSource) -> ForecastState | None:
-    """Return what the forecaster of a run of simulated prices had learnt; None: it begins anew.
+def _going_on(config: PipelineConfig, folder: Path, source: PriceSource) -> tuple[PipelineConfig, ForecastState | None]:
+    """Return the settings with what the forecaster of a run of simulated prices has learnt, and that; None: it begins anew.
 
-    Recorded bars are learnt again, in their order, up to the bar that is forecast.
+    That is what the newest part has left, or else what it began with: a part that was killed may have left nothing. Recorded bars are
+    learnt again, in their order, up to the bar that is forecast.
+
+    Raises:
+        SettingsError: The user's own choice of a state can't be used.
     """
-    if source.is_recorded or not (folder / STATE_FILE).exists():
-        return None
-    try:
-        return start_of(_beginning_with(config, folder / STATE_FILE), source, is_joined=False)
-    except SettingsError as error:
-        logger.warning("the forecaster begins anew: %s", error.problem)
-        return None
+    for path in [part / name for part in parts_of(folder)[-1:] for name in (STATE_FILE, START_FILE) if (part / name).exists()]:
+        try:
+            going_on = _beginning_with(config, path)
+            return going_on, start_of(going_on, source, is_joined=False)
+        except SettingsError as error:
+            logger.warning("%s: the forecaster can't go on with it: %s", path, error.problem)
+    if config.regressor.state is not None and config.regressor.state.is_relative_to(folder):
+        config = _beginning_with(config, None)
+    state = start_of(config, source, is_joined=False)
+    if state is None:
+        logger.warning("the forecaster begins anew")
+    return config, state
 
 
-def _beginning_with(config: PipelineConfig, state: Path) -> PipelineConfig:
+def _beginning_with(config: PipelineConfig, state: Path | None) -> PipelineConfig:
     return dataclasses.replace(config, regressor=dataclasses.replace(config.regressor, state=state, state_sha256=None))
 
 
 def _written(config: PipelineConfig, folder: Path, server: str) -> PipelineConfig:
     """Write the settings of the pipeline into the folder, and those of the server: this run's own, then the chosen ones."""
-    (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
+    _write(folder / PIPELINE_FILE, dump_toml(config))
     spaces = server_tables(Rules.of(config.rules), make_slots(config.prices))
     own = {"run_folder": str(folder), "seed": config.seed, "listen.address": config.server.address} | spaces
     run_settings = "\n".join(f"{key} = {format_value(value)}" for key, value in own.items())
-    (folder / SERVER_FILE).write_text(f"{run_settings}{_AFTER_RUN_SETTINGS}{server}", encoding="utf-8")
+    _write(folder / SERVER_FILE, f"{run_settings}{_AFTER_RUN_SETTINGS}{server}")
     return config
 
 
-def _episodes_recorded(folder: Path) -> int:
-    if not (folder / STORE_FILE).exists():
-        return 0
-    with contextlib.closing(StoreReader(folder / STORE_FILE)) as reader:
-        return reader.newest_ids()["episode"]
+def _write(path: Path, text: str) -> None:
+    with writing_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -100,9 +100,9 @@ class EpisodeNode(PipelineNode[EndEvent]):
     def _compare(self) -> None:
         """Compare the episodes that wait with the baselines."""
         whole, self._uncompared, self._bars = self._uncompared, [], 0
-        self._kept.extend(KeptEpisode(each.episode, each.actions, each.kinds, each.profit) for each in whole if len(each.actions))
+        self._kept.extend([KeptEpisode(each.episode, each.actions, each.kinds, each.profit) for each in whole])
         nothing, random = self._baselines.of([episode.episode for episode in whole])
-        self._run_state.episodes.extend(
+        self._run_state.add_results(
             [
                 (e.return_sum, nothing.returns[i], random.returns[i], e.profit, e.costs, random.profits[i], random.costs[i])
                 for i, e in enumerate(whole)

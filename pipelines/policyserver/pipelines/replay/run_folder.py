@@ -19,7 +19,8 @@ EARLIER = "earlier"
 """Folder, within a run's folder, of the parts before the newest: earlier/1, earlier/2, ..."""
 
 _NAME = re.compile(r"\d{8}T\d{6}Z-seed\d+(-\d+)?")
-_OF_A_PART = (PIPELINE_FILE, RUN_FILE, SUMMARY_FILE, STATE_FILE, START_FILE, "events.arrows", "events.crc32")
+_OF_A_PART = (PIPELINE_FILE, SUMMARY_FILE, STATE_FILE, START_FILE, "events.arrows", "events.crc32", RUN_FILE)
+"""Files of a part; the last one says that there is one, and so is moved last: what a kill has left is moved by the next call."""
 
 
 def new_run_folder(root: Path, seed: int) -> Path:
@@ -76,9 +77,10 @@ def put_aside(folder: Path) -> Path | None:
     """
     if not (folder / RUN_FILE).exists():
         return None
-    number = 1 + max((int(path.name) for path in (folder / EARLIER).glob("*") if path.name.isdecimal()), default=0)
-    aside = folder / EARLIER / str(number)
-    aside.mkdir(parents=True)
+    newest = max((int(path.name) for path in (folder / EARLIER).glob("*") if path.name.isdecimal()), default=0)
+    half_moved = newest > 0 and not (folder / EARLIER / str(newest) / RUN_FILE).exists()
+    aside = folder / EARLIER / str(newest if half_moved else newest + 1)
+    aside.mkdir(parents=True, exist_ok=half_moved)
     for name in _OF_A_PART:
         if (folder / name).exists():
             (shutil.copy2 if name == PIPELINE_FILE else shutil.move)(folder / name, aside / name)

@@ -11,6 +11,7 @@ import numpy as np
 
 from policyserver.common.file_lock import FileLock
 from policyserver.common.settings import SettingsError, dump_toml
+from policyserver.common.whole_file import writing_whole
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.forecast.state_file import ForecastState, read_state, state_path
 from policyserver.pipelines.market.rules import Rules
@@ -78,8 +79,9 @@ def _begun(config: PipelineConfig, folder: Path, on_full: Callable[[], None], st
         if start is not None and config.regressor.state is not None:
             (folder / START_FILE).write_bytes(start.data)
             made_with = dataclasses.replace(made_with, forecast_state=DataFile.of_bytes(state_path(config.regressor.state), start.data))
-        (folder / RUN_FILE).write_text(made_with.to_json(), encoding="utf-8")
-        (folder / PIPELINE_FILE).write_text(dump_toml(config), encoding="utf-8")
+        for name, text in ((PIPELINE_FILE, dump_toml(config)), (RUN_FILE, made_with.to_json())):
+            with writing_whole(folder / name) as part:
+                part.write_text(text, encoding="utf-8")
         on_end = on_full if recording.when_events_full == "end_run" else _nothing
         if recording.keep_runs is not None:
             drop_oldest(folder, recording.run_folder or folder, recording.keep_runs)
