@@ -87,7 +87,8 @@ def plain(monkeypatch: pytest.MonkeyPatch, reader: StoreReader, upto: int, width
 def test_a_viewer_of_a_run_that_grows_long_holds_a_bounded_number_and_shows_the_same(
     path: Path, reader: StoreReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    viewer, shown = curves(), {}
+    viewer = curves()
+    shown: dict[float, list[float]] = {}
     for first in range(0, 8000, 500):
         write(path, range(first, first + 500))
         since = viewer.read(reader, first + 500)
@@ -178,9 +179,14 @@ def test_tags_are_looked_for_in_a_bounded_number_of_rows(path: Path, reader: Sto
     assert reader.episode_tags("r")["policy"] == ["PPO", "older"]
     write(path, range(250, 260), policy="newer")
     assert reader.episode_tags("r")["policy"] == ["PPO", "newer", "older"]
-    seen: list[dict[str, Any]] = []
+    seen: list[Any] = []
     select = reader.select
-    monkeypatch.setattr(reader, "select", lambda statement, given=(): (seen.append(given), select(statement, given))[1])
+
+    def noted(statement: str, given: Any = ()) -> list[Any]:
+        seen.append(given)
+        return select(statement, given)
+
+    monkeypatch.setattr(reader, "select", noted)
     reader.episode_tags("r")
     assert not [given for given in seen if "after" in given], "nothing is looked at twice"
 
