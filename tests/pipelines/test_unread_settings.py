@@ -108,7 +108,7 @@ def test_files_in_place_of_a_demos_own_prices_leave_the_settings_of_simulated_on
     settings = tmp_path / "pipeline.toml"
     own = 'symbols = ["X"]\nbar_interval_s = 3600.0\nsteps_per_bar = 2\nwarmup_bars = 60\nbars_per_episode = 20\n'
     settings.write_text(f"[prices]\n{own}", encoding="utf-8")
-    _, config = fresh_run(DemoConfig(config=settings, prices=(tmp_path / "AAA.csv",), runs=tmp_path / "runs"), "127.0.0.1:9999")
+    _, config = fresh_run(DemoConfig(config=settings, files=(tmp_path / "AAA.csv",), runs=tmp_path / "runs"), "127.0.0.1:9999")
     assert config.prices.recorded == recorded(tmp_path / "AAA.csv")
     assert (config.prices.symbols, config.prices.steps_per_bar) == (PricesConfig().symbols, PricesConfig().steps_per_bar)
     assert config.prices.bars_per_episode == 20

@@ -1,4 +1,4 @@
-"""Settings that nothing reads beside others: refused, so that nobody takes them for obeyed."""
+"""Settings that nothing reads beside others: refused, for they would seem to be obeyed."""
 
 from __future__ import annotations
 
