@@ -1,8 +1,8 @@
 """What a mean over a run's episodes is, such as its mean return: the mean over the newest tenth of the whole episodes.
 
 An episode is cut if it ends before its prices do: with the run, with its server, with a failed node. It has fewer steps, so no mean counts
-it. Terminal, summary, page and recorded points all take their means from here; only the summary of a run that learns nothing, whose policy was
-the same one throughout, is of all.
+it. Terminal, summary, page and recorded points all take their means from here; only the summary of a run that learns nothing, whose policy
+was the same one throughout, is of all.
 """
 
 from __future__ import annotations
