@@ -76,10 +76,10 @@ def test_a_deadline_for_symbols_that_never_wait_is_refused(prices: dict[str, Any
         from_table(PipelineConfig, {"prices": prices | deadline}, "pipeline.toml")
 
 
-@pytest.mark.parametrize("name", ["observers", "rewards"])
-def test_rules_without_what_every_step_needs_are_refused(name: str) -> None:
+@pytest.mark.parametrize(("name", "rules"), [("observers", RulesConfig(observers=())), ("rewards", RulesConfig(rewards=()))])
+def test_rules_without_what_every_step_needs_are_refused(name: str, rules: RulesConfig) -> None:
     with pytest.raises(SettingsError, match=rf"^rules\.{name}: expected at least one, or .* nothing, received none$"):
-        Rules.of(RulesConfig(**{name: ()}))
+        Rules.of(rules)
     assert Rules.of(RulesConfig(ends=())).ends == ()
 
 
