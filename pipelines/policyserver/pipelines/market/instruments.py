@@ -13,7 +13,6 @@ from annotated_types import Ge, Interval
 from policyserver.common.settings import Config
 from policyserver.pipelines.market.bars import FloatArray
 from policyserver.pipelines.market.rows import ALL, Rows
-from policyserver.pipelines.market.unread import refuse_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,6 @@ class InstrumentConfig(Config):
     """Cost of a short for each bar, as a fraction of its value."""
     short_allowed: bool = True
     """Whether the position may become negative."""
-
-    def _check(self) -> None:
-        if not self.short_allowed:
-            refuse_unread(self, ("borrow_fraction",), "without short_allowed")
 
 
 class Instruments:
