@@ -54,11 +54,13 @@ class PlayedEpisodesConfig(Config):
     """Whether the server may learn from the episodes; none: unless the test part of `[prices.split]` is played."""
     first_round: Annotated[int, Ge(0)] = 0
     """Episodes that an earlier run played in each slot; this run goes on with the prices after them."""
-    first_rounds: tuple[Annotated[int, Ge(0)], ...] = ()
+    first_rounds: tuple[int, ...] = ()
     """The same by slot, where an earlier run played more episodes in some than in others, one number for each of `concurrent`; none:
     `first_round` in each."""
 
     def _check(self) -> None:
+        if self.first_rounds and min(self.first_rounds) < 0:
+            raise ValueError(f"first_rounds: expected numbers of at least 0, received {min(self.first_rounds)}")
         if self.first_rounds and len(self.first_rounds) != self.concurrent:
             raise ValueError(f"first_rounds: expected {self.concurrent} numbers, one for each slot, received {len(self.first_rounds)}")
         if self.first_rounds and self.first_round:

@@ -39,7 +39,8 @@ def config_of(folder: Path, **split: object) -> PipelineConfig:
         split=SplitConfig(train_fraction=0.25, **split),  # type: ignore[arg-type]
         windows=WindowsConfig(order="sequential"),
     )
-    config = PipelineConfig(worker_number=0, episodes=PlayedEpisodesConfig(concurrent=16), prices=prices)
+    episodes = PlayedEpisodesConfig(concurrent=16, training_enabled=True if "learns_on_test" in split else None)
+    config = PipelineConfig(worker_number=0, episodes=episodes, prices=prices)
     return replace(config, episodes=replace(config.episodes, count=source_of(config).n_windows))
 
 
@@ -53,8 +54,6 @@ def summary_of(pipeline: Pipeline) -> Summary:
 @pytest.mark.parametrize("split", [{"play": "test"}, {"play": "test", "learns_on_test": True}])
 def test_a_test_is_measured_by_all_of_its_windows(split: dict[str, object], tmp_path: Path) -> None:
     config = config_of(tmp_path, **split)
-    if "learns_on_test" in split:
-        config = replace(config, episodes=replace(config.episodes, training_enabled=True))
     pipeline, _, book = play(config, PolicyDouble(lambda observations: np.full(len(observations), 2)))
     profits = np.array([row["profit"] for row in book.rows["episode"]])
     assert len(profits) > NEWEST_EPISODES
