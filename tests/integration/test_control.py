@@ -141,7 +141,7 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
         assert (status["restored_from"], status["checkpoint"]) == (number, answer["checkpoint"]["number"])
         with Players(server.address):
             assert server.has_iterated(2)["weights_seq_no"] > answer["weights_seq_no"]
-        assert server.answer("drain") == {"stop_timeout_s": 39.0, "ended": True}
+        assert server.answer("drain") == {"stop_timeout_s": 46.0, "ended": True}
         assert daemon.process.wait(10.0) == 0
         assert ("Drain", "local", "", None) in server.events()
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from policyserver.pipelines.market.accounts import Accounts
 from policyserver.pipelines.market.bars import BarRows
 from policyserver.pipelines.market.block import EpisodeBlock
+from policyserver.pipelines.market.execution.order_table import FORCED, KIND, LIVE, NUMBER, REDUCE_ONLY, SYMBOL
 from policyserver.pipelines.market.orders import OrderKind, OrderRequests
 from policyserver.pipelines.market.risk.day_loss import DayLoss
 from policyserver.pipelines.market.risk.exposure import GrossExposure, MaxPosition, NetExposure
@@ -114,12 +115,14 @@ class Watched:
         accepted = self.block.submit(requests)
         assert (self.accounts.orders[rows] == numbers + 1).all(), "a refused order has a number, too"
         for place in np.flatnonzero(accepted).tolist():
-            self._check_order(requests, place, int(requests.symbol[place]), int(requests.kind[place]))
+            reduces = requests.reduce_only is not None and bool(requests.reduce_only[place])
+            self._check_order(requests, place, int(requests.symbol[place]), int(requests.kind[place]), reduces)
 
-    def _live(self, row: int, number: int) -> tuple[int, int] | None:
+    def _live(self, row: int, number: int) -> tuple[int, int, bool] | None:
+        """Return a live order's symbol and kind, and whether it only reduces."""
         for order in self.block.broker.table.orders[row]:
-            if order[0] == number and order[13] > 0 and order[12] == 0:
-                return int(order[1]), int(order[2])
+            if order[NUMBER] == number and order[LIVE] > 0 and order[FORCED] == 0:
+                return int(order[SYMBOL]), int(order[KIND]), bool(order[REDUCE_ONLY])
         return None
 
     def _bar(self) -> None:
@@ -144,13 +147,13 @@ class Watched:
 
     # What is never so --------------------------------------------------------------------------------------------------------------------
 
-    def _check_order(self, requests: OrderRequests, place: int, symbol: int, kind: int) -> None:
+    def _check_order(self, requests: OrderRequests, place: int, symbol: int, kind: int, reduces: bool) -> None:
         """An order that the broker has may have been given."""
         row, now = int(requests.rows[place]), len(self.times) - 1
         self.given[row].append(now)
         held, asked = self.accounts.position[row, symbol], float(requests.quantity[place])
         quantity = math.copysign(down(abs(asked), self.lot), asked)
-        opens = held * quantity >= 0 or abs(quantity) > abs(held) * (1 + 1e-9)
+        opens = not reduces and (held * quantity >= 0 or abs(quantity) > abs(held) * (1 + 1e-9))
         if limit := self.limits.get("order_rate"):
             assert sum(bar > now - limit["bars"] for bar in self.given[row]) <= limit["orders"]
         if limit := self.limits.get("allowed_hours"):
