@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,11 @@ def test_slots_begin_at_rounds_of_their_own(tmp_path: Path) -> None:
     config = PipelineConfig(episodes=PlayedEpisodesConfig(concurrent=3, first_rounds=(4, 0, 9)))
     assert config.episodes.begins.tolist() == [4, 0, 9]
     assert np.array_equal(PlayedEpisodesConfig(concurrent=2, first_round=7).begins, [7, 7])
-    for wrong, problem in (({"first_rounds": (1, 2)}, "expected 3 numbers"), ({"first_rounds": (1, 2, 3), "first_round": 1}, "beside")):
+    wrong_ones: list[tuple[dict[str, Any], str]] = [
+        ({"first_rounds": (1, 2)}, "expected 3 numbers"),
+        ({"first_rounds": (1, -2, 3)}, "expected numbers of at least 0, received -2"),
+        ({"first_rounds": (1, 2, 3), "first_round": 1}, "beside"),
+    ]
+    for wrong, problem in wrong_ones:
         with pytest.raises(SettingsError, match=problem):
             PlayedEpisodesConfig(concurrent=3, **wrong)
