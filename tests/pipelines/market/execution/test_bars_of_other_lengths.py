@@ -188,13 +188,15 @@ def test_a_target_that_is_asked_for_again_while_its_order_is_in_a_bar_is_reached
     assert exposures[:2] == [0.0, 0.0]
 
 
-def test_a_target_that_changes_while_an_order_is_in_a_bar_is_reached_in_the_next_bar(folder: Path) -> None:
+@pytest.mark.parametrize("asks", [1, 6])
+def test_a_target_that_changes_while_an_order_is_in_a_bar_is_reached_in_the_next_bar(asks: int, folder: Path) -> None:
     block, feed = begun(source_of(folder))
     block.act(ONE, np.array([[0.0, 0.4]]))  # at 01:00, as B's bar begins
     play(block, feed)
     exposures = []
-    for _ in range(6):
-        block.act(ONE, np.array([[0.0, -0.2]]))
+    for step in range(6):
+        if step < asks:
+            block.act(ONE, np.array([[0.0, -0.2]]))
         play(block, feed)
         exposures.append(block.view.accounts.exposure(ONE)[0, 1])
     assert exposures == pytest.approx([0.0, 0.2, 0.2, 0.2, -0.1, -0.1], abs=0.02)
