@@ -14,6 +14,7 @@ from policyserver.pipelines.market.feed import BarFeed
 from policyserver.pipelines.market.orders import GOOD_TILL_CANCELLED, Fills, OrderKind, OrderRequests
 from policyserver.pipelines.market.resample import ResampleConfig
 from policyserver.pipelines.market.rules import Rules, RulesConfig
+from policyserver.pipelines.market.schemes.actions.hold_buy_sell_close import Move
 from policyserver.pipelines.market.split import Reach
 from policyserver.pipelines.market.vector_env import TradingVectorEnv, begin_episodes
 from policyserver.pipelines.market.windows import WindowsConfig
@@ -47,8 +48,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begun(source: RecordedSource) -> tuple[EpisodeBlock, BarFeed]:
-    block, feed = EpisodeBlock(1, source.slots, RULES), BarFeed(1, 2)
+def begun(source: RecordedSource, rules: Rules = RULES) -> tuple[EpisodeBlock, BarFeed]:
+    block, feed = EpisodeBlock(1, source.slots, rules), BarFeed(1, 2)
     begin_episodes(block, feed, ONE, source.episodes([0]))
     return block, feed
 
@@ -213,3 +214,16 @@ def test_positions_that_are_closed_while_an_order_is_in_a_bar_stay_closed(folder
         play(block, feed)
         positions.append(block.view.accounts.position[0] != 0)
     assert np.array(positions).tolist() == [[False, False], [False, True], [False, True], [False, True], *[[False, False]] * 3]
+
+
+def test_a_close_that_is_asked_for_while_the_purchase_is_in_a_bar_closes_it(folder: Path) -> None:
+    rules = Rules.of(RulesConfig(actions="hold_buy_sell_close", observers=("position",), ends=(), account=AccountConfig(max_leverage=9.0)))
+    block, feed = begun(source_of(folder), rules)
+    block.act(ONE, np.array([[Move.HOLD, Move.BUY]]))  # at 01:00, as B's bar begins
+    play(block, feed)
+    block.act(ONE, np.array([[Move.HOLD, Move.CLOSE]]))
+    held = []
+    for _ in range(6):
+        play(block, feed)
+        held.append(bool(block.view.accounts.position[0, 1]))
+    assert held == [False, True, True, True, False, False]
