@@ -30,6 +30,7 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from policyserver.pipelines.config import PipelineConfig
 from policyserver.pipelines.demo.setup import DEMO_SERVER
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.daemon import _longest_stop_s
 from policyserver.server.grpc_front.listen_security import check_listen
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
@@ -148,6 +149,11 @@ def test_server_and_pipeline_meet_at_a_socket_in_a_volume_that_nobody_else_has()
     assert SERVICES["pipeline"]["healthcheck"]["test"][-2:] == [str(asking.recording.store), asking.recording.run]
     assert mounts("server")["/runs"] == mounts("pipeline")["/runs"]
     assert serving.run_folder.is_relative_to("/runs")
+
+
+def test_a_stop_has_the_time_that_it_takes() -> None:
+    grace_s = float(SERVICES["server"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > _longest_stop_s(load(ServerConfig, DEPLOY / "server.toml"))
 
 
 def test_the_policy_learns_with_the_settings_of_the_demo() -> None:

@@ -24,6 +24,7 @@ import yaml
 from policyserver.common.settings import load
 from policyserver.server.__main__ import make_parser
 from policyserver.server.config.server_config import ServerConfig
+from policyserver.server.daemon.daemon import _longest_stop_s
 from tests.deploy.ray_cluster_schema import RAY_CLUSTER
 
 BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
@@ -184,6 +185,11 @@ def test_what_is_mounted_is_there(template: dict[str, Any]) -> None:
     volumes = {each["name"] for each in template["spec"]["volumes"]}
     containers = [each for key in ("initContainers", "containers") for each in template["spec"].get(key, [])]
     assert {mount["name"] for each in containers for mount in each["volumeMounts"]} == volumes
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_stop_has_the_time_that_it_takes(template: dict[str, Any]) -> None:
+    assert template["spec"]["terminationGracePeriodSeconds"] > _longest_stop_s(load(ServerConfig, CONFIG_FILE))
 
 
 def test_services_budgets_and_policies_select_pods() -> None:

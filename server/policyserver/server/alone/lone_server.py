@@ -39,8 +39,10 @@ from policyserver.server.processes.training_report import restored_report
 logger = logging.getLogger(__name__)
 
 _SINK_CLOSE_S = 2.0
-"""Longest end of recording."""
-_STOP_S = 10.0
+"""Longest end of recording; what InfluxDB has not taken by then waits on disk for the next server."""
+_SINK_UNDER_WAY_S = 7.0
+"""Time reckoned for what recording has under way then: a request to InfluxDB takes 5 s at most, unless that is set otherwise."""
+_STOP_S = 8.0 + _SINK_CLOSE_S + _SINK_UNDER_WAY_S
 """Longest orderly stop: the calls in flight, the last report, the recording."""
 
 
