@@ -6,13 +6,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-import psutil
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from policyserver.monitoring.page.web_server import WebServer
+from tests.descriptors import open_descriptors
 
 MORE_THAN_BUFFERS_TAKE = 8_000_000
 
@@ -33,7 +33,7 @@ async def large(request: Request) -> Response:
 @pytest.mark.long
 @pytest.mark.parametrize("asked", ["GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_a_connection_whose_client_reads_nothing_is_closed(asked: str, caplog: pytest.LogCaptureFixture) -> None:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     server = WebServer()
     server.serve([Route("/endless", endless), Route("/large", large)], "web")
     host, port = server.address.removeprefix("http://").split(":")
@@ -41,5 +41,5 @@ def test_a_connection_whose_client_reads_nothing_is_closed(asked: str, caplog: p
         client.sendall(asked.encode())
         assert client.recv(100), "it is being answered"
         server.close()
-        assert psutil.Process().num_fds() == before + 1, "of this client"
+        assert [number for number, _ in open_descriptors() - before] == [client.fileno()]
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -10,11 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from policyserver.monitoring.page.listen import PageConfig
 from policyserver.monitoring.page.server import PageServer
+from tests.descriptors import open_descriptors
 from tests.monitoring.filled_store import FilledRun, fill
 from tests.monitoring.page_harness import RUN, TOKEN, get, serve
 from tests.services import wait_until
@@ -56,10 +56,10 @@ def test_silent_and_slow_connections_and_strangers_keep_no_viewer_out(page: Page
 def test_silence_in_the_handshake_of_tls_keeps_no_viewer_out_and_takes_no_descriptors(open_page: PageServer, protected: PageConfig) -> None:
     port = int(open_page.address.rpartition(":")[2])
     trusting = ssl.create_default_context(cafile=str(protected.tls_certificate_file))
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     with crowd(port, CROWD) as silent:
         assert get(f"https://127.0.0.1:{port}/snapshot", {"Authorization": f"Bearer {TOKEN}"}, trusting)[0] == 200
-        wait_until(lambda: psutil.Process().num_fds() - before - len(silent) < VIEWERS + 10, "the oldest to be shut")
+        wait_until(lambda: len(open_descriptors() - before) - len(silent) < VIEWERS + 10, "the oldest to be shut")
 
 
 @pytest.mark.long

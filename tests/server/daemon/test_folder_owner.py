@@ -22,6 +22,7 @@ import pytest
 
 from policyserver.server.daemon.folder_lock import FolderInUseError
 from policyserver.server.daemon.folder_owner import OWNER_FILE, ClaimLeftError, FolderOwner, Owner, owner_elsewhere
+from tests.descriptors import open_descriptors
 from tests.services import wait_until
 
 BEAT_S, SILENCE_S = 0.1, 1.0
@@ -218,9 +219,9 @@ def test_a_file_that_cannot_be_written_again_costs_no_other_descriptor(tmp_path:
 
 def test_a_claim_that_is_left_after_the_silence_is_put_down(tmp_path: Path) -> None:
     (tmp_path / OWNER_FILE).write_bytes(b"{}")
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     waits = iter([False, True])
     with pytest.raises(ClaimLeftError):
         FolderOwner(tmp_path, wait=lambda seconds: next(waits), silence_s=0.05)
     assert json.loads((tmp_path / OWNER_FILE).read_text())["released"], "another machine need not wait"
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert not open_descriptors() - before
