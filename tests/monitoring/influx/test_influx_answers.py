@@ -167,7 +167,7 @@ def test_a_server_that_repeats_the_token_does_not_spread_it(
     server.answer = lambda: (status, "text/plain", f"Authorization: Token user:{TOKEN}, as Basic dXNlcjpzM2NyZXQ=, is not welcome")
     sink = InfluxSink(config(server, tmp_path, token=f"user:{TOKEN}"))
     sink.write(points())
-    wait_until(lambda: sink.statistics().last_error, "the answer")
+    wait_until(lambda: sink.statistics().last_error and "is not welcome" in caplog.text, "the answer, and the line about it")
     sink.close(0.1)
     files = "".join(path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file())
     assert "is not welcome" in caplog.text
