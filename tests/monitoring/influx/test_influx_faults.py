@@ -42,6 +42,7 @@ def test_a_spool_that_cannot_be_used_holds_up_neither_the_others_nor_what_is_wri
     known = config(server, tmp_path, adopt_interval_s=0.05)
     unusable = known.spool_folder / "0-of-another-user"
     (unusable / "lock").mkdir(parents=True)
+    (unusable / "00000001.lp").touch()
     left_behind(known.spool_folder)
     sink = InfluxSink(known)
     wait_until(lambda: sink.statistics().stored == len(LINES), "the other spool is delivered")

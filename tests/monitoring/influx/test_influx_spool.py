@@ -168,3 +168,21 @@ def test_a_cursor_that_cannot_be_written_is_said_once_and_a_segment_that_stays_i
     assert "the cursor can't be written" in cursor
     assert "what is delivered can't be removed" in segment
     spool.close()
+
+
+def test_what_is_no_spool_is_neither_adopted_nor_removed(tmp_path: Path) -> None:
+    foreign = tmp_path / "of-somebody-else"
+    (foreign / "results").mkdir(parents=True)
+    (foreign / "results" / "of-weeks.csv").write_text("1,2\n")
+    (foreign / "lines.lp").write_text("no segment")
+    assert Spool.adopt(foreign, 1000) is None
+    assert sorted(path.name for path in foreign.iterdir()) == ["lines.lp", "results"]
+    assert (foreign / "results" / "of-weeks.csv").read_text() == "1,2\n"
+
+
+def test_what_somebody_puts_into_a_spool_outlives_it(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path, 1000)
+    (spool.folder / "notes.txt").write_text("kept")
+    spool.close()
+    assert [path.name for path in spool.folder.iterdir()] == ["notes.txt"]
+    assert Spool.adopt(spool.folder, 1000) is None

@@ -98,7 +98,8 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
         (["--piece_bytes", "5"], "output: expected a folder for the pieces"),
         (["--piece_bytes", "0", "--output", "new"], "piece_bytes: expected 1 byte or more"),
         (["--piece_bytes", "5", "--output", "held"], "--force replaces it"),
-        (["--piece_bytes", "5", "--output", "held", "--force"], "which holds something else"),
+        (["--piece_bytes", "5", "--output", "held", "--force"], "it holds something else"),
+        (["--piece_bytes", "5", "--output", "unfinished"], "unfinished.part to be a folder of pieces"),
         (["--piece_bytes", "5", "--output", "new", "--format", "csv"], "format: expected lp"),
         (["--tag", "run=a"], "tags: expected names that no recorded tag or field has"),
         (["--tag", "host"], "expected NAME=VALUE"),
@@ -108,10 +109,13 @@ def test_what_cannot_be_is_refused_and_nothing_is_touched(store: Path, tmp_path:
     held = tmp_path / "held"
     held.mkdir()
     (held / "notes.txt").write_text("mine")
-    done = export(store, *(str(tmp_path / each) if each in ("new", "held") else each for each in arguments))
+    (tmp_path / "unfinished.part").mkdir()
+    (tmp_path / "unfinished.part" / "notes.txt").write_text("mine, too")
+    done = export(store, *(str(tmp_path / each) if each in ("new", "held", "unfinished") else each for each in arguments))
     assert done.returncode == 2
     assert said in done.stderr
     assert [path.name for path in held.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "unfinished.part" / "notes.txt").read_text() == "mine, too"
     assert not (tmp_path / "new").exists()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import uuid
 from collections.abc import Callable
@@ -84,11 +83,16 @@ class Spool:
 
     @classmethod
     def adopt(cls, folder: Path, segment_bytes: int) -> Spool | None:
-        """Adopt a folder whose process is dead; None if it lives, or if there is no such folder any more.
+        """Adopt a folder whose process is dead; None if it lives, if it holds no segment, or if there is no such folder any more.
 
         Raises:
             OSError: The folder can't be used, for example because it belongs to another user.
         """
+        try:
+            if not _segments_of(folder):  # somebody else's folder: not even a lock is left in it
+                return None
+        except FileNotFoundError:
+            return None
         lock = _locked(folder)
         return None if lock is None else cls(folder, lock, segment_bytes)
 
@@ -149,8 +153,15 @@ class Spool:
         if self._write_fd >= 0:
             with contextlib.suppress(OSError):  # what can't be read stays, for the next that adopts it
                 if self.read(1) is None:
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self._remove()
             self.abandon()
+
+    def _remove(self) -> None:
+        """Remove what the spool made, and the folder if that was all: a file that somebody else has put there stays."""
+        own = [_CURSOR, f"{_CURSOR}.new", *_segments_of(self.folder), _LOCK]
+        for name in own:  # the lock last: who finds no segment any more adopts nothing
+            (self.folder / name).unlink(missing_ok=True)
+        self.folder.rmdir()
 
     def abandon(self) -> None:
         """Close the files and leave the folder as it is. After a fork, the parent still holds the lock."""
@@ -163,7 +174,7 @@ class Spool:
 
     def _segments(self) -> list[int]:
         """Return the numbers of the segments that are there, in order."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.lp") if path.stem.isdecimal())
+        return sorted(int(Path(name).stem) for name in _segments_of(self.folder))
 
     def _path(self, segment: int) -> Path:
         return self.folder / _SEGMENT.format(segment)
@@ -243,6 +254,11 @@ class Spool:
             self._unwritten.is_over("the cursor is written again")
         except OSError as error:
             self._unwritten.occurred(type(error).__name__, f"the cursor can't be written: {error}")
+
+
+def _segments_of(folder: Path) -> list[str]:
+    """Return the names of the segments in a folder, in no order; unlike `Path.glob`, raise where the folder can't be read."""
+    return [name for name in os.listdir(folder) if (path := Path(name)).suffix == ".lp" and path.stem.isdecimal()]
 
 
 def _locked(folder: Path) -> FileLock | None:

@@ -52,16 +52,17 @@ def whole_folder(output: Path, piece_bytes: int, *, force: bool) -> Iterator[Pie
     """Write pieces into a folder that takes its name when all are complete.
 
     Raises:
-        ValueError: The bound is below 1, or `output` is there and no folder of pieces, or must not be replaced.
+        ValueError: The bound is below 1, or `output` must not be replaced, or it or `output.part` holds something else than pieces.
         OSError: A file can't be written.
     """
     if piece_bytes < 1:
         raise ValueError(f"piece_bytes: expected 1 byte or more, received {piece_bytes}")
     if output.exists() and not force:
         raise ValueError(f"output: expected a folder that is not there yet, received {output}; --force replaces it")
-    if output.exists() and not (output.is_dir() and all(_PIECE.fullmatch(path.name) for path in output.iterdir())):
-        raise ValueError(f"output: expected a folder of pieces, which --force replaces, received {output}, which holds something else")
-    part = output.with_name(f"{output.name}.part")
+    part = output.with_name(f"{output.name}.part")  # of an export that was killed, if it is there
+    for place in (output, part):
+        if place.exists() and not (place.is_dir() and all(_PIECE.fullmatch(path.name) for path in place.iterdir())):
+            raise ValueError(f"output: expected {place} to be a folder of pieces, which is replaced, or absent; it holds something else")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     pieces = Pieces(part, piece_bytes)
