@@ -89,7 +89,7 @@ class Spool:
             OSError: The folder can't be used, for example because it belongs to another user.
         """
         try:
-            if not _segments_of(folder):  # somebody else's folder: not even a lock is left in it
+            if not _segments_of(folder):  # it is no spool: not even a lock is left in it
                 return None
         except FileNotFoundError:
             return None
@@ -157,7 +157,7 @@ class Spool:
             self.abandon()
 
     def _remove(self) -> None:
-        """Remove what the spool made, and the folder if that was all: a file that somebody else has put there stays."""
+        """Remove what the spool made, and the folder if that was all: any other file stays."""
         own = [_CURSOR, f"{_CURSOR}.new", *_segments_of(self.folder), _LOCK]
         for name in own:  # the lock last: who finds no segment any more adopts nothing
             (self.folder / name).unlink(missing_ok=True)
