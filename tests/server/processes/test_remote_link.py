@@ -398,6 +398,18 @@ def test_an_actor_that_ends_for_good_is_missed_no_more_and_its_successor_is_know
         link.close()
 
 
+def test_a_sign_of_life_that_is_read_after_its_actor_has_ended_for_good_lists_it_no_more(link: RemoteLink) -> None:
+    with following(first := Follower(link, 1)):
+        with following(Follower(link, 2)):
+            until(lambda: link.connected() == [1, 2])
+            gone = link._actors[2]
+            link.release(2)
+        until(lambda: 2 not in link._actors)
+        first.beat = pb.Beat(addresses=["10.0.0.1:9900"], episodes_open=1)
+        link._tell_endpoints(gone, pb.Beat(addresses=["10.0.0.1:9901"], episodes_open=1))  # as the thread does that reads them
+        assert first.next(ENDPOINTS) == {"10.0.0.1:9900": 1}
+
+
 def test_clients_are_not_told_of_an_actor_that_is_built_and_not_taken_up(link: RemoteLink) -> None:
     link.keep(ACTORS, 1)
     first = Follower(link, 1)
