@@ -21,14 +21,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("priv
 
 SILENT_AFTER_S = 2.0
 AT_ONCE_S = 30.0
-"""More than an update takes on a machine that stands still for some seconds, and less than what waits for a silent actor is let wait here."""
+"""More than an update takes on a machine that stands still for some seconds."""
 FOR_LONG_S = 120.0
+"""What waits for a silent actor waits for so long here, or for RLlib's minute."""
 BATCH, SHARE = 128, 64
 
 
 @pytest.fixture(autouse=True)
 def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe that is waited for takes longer than all else. RLlib waits for a minute for steps."""
+    """A probe that is waited for takes longer than all else."""
     monkeypatch.setattr(actor_health, "_PROBE_S", FOR_LONG_S)
 
 
