@@ -149,7 +149,7 @@ def test_an_actor_that_is_restarted_serves_the_newest_weights_of_an_algorithm_th
         (process_id,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
         os.kill(process_id, signal.SIGKILL)
         group.foreach_env_runner(lambda runner: runner.ping(), local_env_runner=False)  # RLlib takes note that it is gone
-        wait_until(lambda: bool(algorithm.restore_env_runners(group)), timeout_s=60.0)
+        wait_until(lambda: bool(algorithm.restore_env_runners(group)), timeout_s=240.0)
         (addresses,) = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=False)
         with asking(addresses[0]) as ask:
             version, newest_chance = ask()
