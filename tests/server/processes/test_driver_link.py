@@ -218,7 +218,6 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
         link.close()
 
 
-@pytest.mark.timeout(60)
 def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     follower = Follower(link.path)
