@@ -97,8 +97,8 @@ except ValueError:
 
 def test_on_request_each_line_is_an_object_is_written_once_and_the_file_goes_on_in_another(tmp_path: Path) -> None:
     file = tmp_path / "server.log"
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    processes = [subprocess.Popen([sys.executable, "-c", ROTATE, str(file)], **pipes) for _ in range(2)]
+    command, pipe = [sys.executable, "-c", ROTATE, str(file)], subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(2)]
     for process in processes:  # else one could write all before the other begins, and nothing of it would be left
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
