@@ -136,8 +136,8 @@ class Run:
             self.stopping.set()
 
     def train(self) -> None:
-        """Train until the last iteration; a daemon that goes round without an end is stopped after 5 s."""
-        timer = threading.Timer(5.0, self.stopping.set)
+        """Train until the last iteration; a daemon that goes round without an end is stopped after a minute."""
+        timer = threading.Timer(60.0, self.stopping.set)
         timer.start()
         try:
             self.learning.train_until_stopped(MultiSink(), {})

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import grpc
 
+from policyserver.server.daemon import ray_head
 from tests.ports import DIRECT
 
 
@@ -50,7 +52,7 @@ def head(*, token: str = "", nodes: Sequence[str] = (), credentials: grpc.Server
         nodes: Ids of the nodes that are alive, in hexadecimal digits.
         credentials: Its TLS.
     """
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, mock.patch.object(ray_head, "_ANSWER_S", 60.0):
         server = grpc.server(pool, handlers=[Head(token, nodes)], options=DIRECT)
         where = "127.0.0.1:0"
         port = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)

@@ -110,6 +110,13 @@ class Learner(EndsByThemselves):
                 self.ended += report.episodes.get("episode", [])
             time.sleep(0.02)
 
+    def take_no_more(self) -> None:
+        """Take no steps from now on; what is being taken has arrived."""
+        self.takes = False
+        turn = threading.Event()
+        self._tasks.put(turn.set)
+        assert turn.wait(60.0)
+
     def ask(self, timeout_s: float, on_late: Callable[[Any], None], *, content: Any) -> Sequence[Any]:
         answers = self.link.ask(timeout_s, on_late, content=content)
         return [] if self.loses_reports else answers

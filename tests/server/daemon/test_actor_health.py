@@ -8,19 +8,33 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
+from policyserver.server.daemon import actor_health
 from policyserver.server.daemon.actor_health import ActorHealth
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(600)]
 
 SILENT_AFTER_S = 2.0
-AT_ONCE_S = 2.0
-"""More than an update and a probe take on a busy machine, and less than RLlib's time-outs."""
+AT_ONCE_S = 30.0
+"""More than an update takes on a machine that stands still for some seconds."""
+FOR_LONG_S = 120.0
+"""What waits for a silent actor waits for so long here, or for RLlib's minute."""
 BATCH, SHARE = 128, 64
+
+
+@pytest.fixture(autouse=True)
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that is waited for takes longer than all else."""
+    monkeypatch.setattr(actor_health, "_PROBE_S", FOR_LONG_S)
+
+
+def two_actors() -> AbstractContextManager[tuple[Any, str]]:
+    return live_algorithm("PPO", num_env_runners=2, fault_tolerance={"env_runner_health_probe_timeout_s": FOR_LONG_S})
 
 
 @contextlib.contextmanager
@@ -45,17 +59,18 @@ def trained(algorithm: Any) -> tuple[int, float]:
 
 def test_a_batch_is_learned_from_without_the_share_of_an_actor_that_falls_silent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    with live_algorithm("PPO", num_env_runners=2) as (algorithm, address):
+    with two_actors() as (algorithm, address):
         health = ActorHealth()
         health.watch(algorithm)
         with Crowd(address), stopped(algorithm, 2):
             noticing = threading.Timer(SILENT_AFTER_S, health.note, (2, True))
             noticing.start()
             steps, seconds = trained(algorithm)
+            assert health.silent == [2], "it is waited for until then"
             noticing.join()
             assert learner_version(algorithm) == 1
             assert SHARE <= steps < BATCH, "the share of the one that answers"
-            assert SILENT_AFTER_S <= seconds <= SILENT_AFTER_S + AT_ONCE_S
+            assert seconds <= SILENT_AFTER_S + AT_ONCE_S
             assert f"a batch of {steps} steps is learned from, without those of serving actors [2]" in caplog.text
             assert "No samples returned" not in caplog.text, "RLlib's advice is for something else"
             for version in (2, 3):
@@ -69,7 +84,7 @@ def test_a_batch_is_learned_from_without_the_share_of_an_actor_that_falls_silent
                 assert seconds <= AT_ONCE_S, "its answer is not waited for"
             assert algorithm.env_runner_group.num_healthy_remote_workers() == 1
         with Crowd(address):
-            deadline = time.monotonic() + 60.0
+            deadline = time.monotonic() + 180.0
             while algorithm.env_runner_group.num_healthy_remote_workers() < 2:
                 assert time.monotonic() < deadline
                 algorithm.env_runner_group.probe_unhealthy_env_runners()
@@ -77,7 +92,7 @@ def test_a_batch_is_learned_from_without_the_share_of_an_actor_that_falls_silent
 
 
 def test_an_actor_that_falls_silent_during_an_update_is_left_out_of_the_next_batch() -> None:
-    with live_algorithm("PPO", num_env_runners=2) as (algorithm, address):
+    with two_actors() as (algorithm, address):
         health = ActorHealth()
         health.watch(algorithm)
         group = algorithm.learner_group

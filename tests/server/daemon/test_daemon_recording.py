@@ -40,8 +40,8 @@ def test_iterations_go_to_the_store_and_to_influxdb_and_the_token_nowhere(
     config = ServerConfig(run_folder=tmp_path / "run")
     sink = sinks_of(config)()
     sink.write(Points.one("train", {"run": "run", "policy": "PPO"}, {"iteration": 3, "loss": 0.25}))
-    assert sink.flush(30.0)
-    sink.close(10.0)
+    assert sink.flush(90.0)
+    sink.close(60.0)
     assert [(row["iteration"], row["loss"]) for row in running_influx.query("SELECT iteration, loss FROM train")] == [(3, 0.25)]
     assert (tmp_path / "run" / "store.sqlite").is_file()
     recorded = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
@@ -54,7 +54,7 @@ def test_it_can_be_switched_off(environment: pytest.MonkeyPatch, tmp_path: Path)
     sink = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(influx=False)))()
     assert isinstance(sink, MultiSink)
     assert [type(each) for each in sink.sinks] == [EmbeddedStore]
-    sink.close(30.0)
+    sink.close(60.0)
     nowhere = sinks_of(ServerConfig(run_folder=tmp_path, recording=ServerRecordingConfig(enabled=False)))()
     assert isinstance(nowhere, MultiSink)
     assert not nowhere.sinks

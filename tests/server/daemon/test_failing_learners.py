@@ -14,7 +14,7 @@ from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("private_ray"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # ray.data's own, as RLlib shards a batch
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import pickle
 import threading
@@ -16,6 +17,7 @@ from policyserver.server.daemon.roll_back import NotWrittenError
 from policyserver.server.daemon.served_state import SERVED_FILE
 from policyserver.server.processes.training_report import Progress
 from tests.server.daemon.learning_run import STEPS, WEIGHTS, Run
+from tests.services import wait_until
 
 
 @pytest.fixture
@@ -96,18 +98,23 @@ def test_one_that_is_paused_says_why_it_does_not_follow(run: Run) -> None:
     told: list[str] = []
 
     def resume() -> None:
+        with contextlib.suppress(pytest.fail.Exception):
+            wait_until(lambda: run.learning.last_failure, "the failure")
         told.append(run.learning.last_failure)
         run.learning.pause(False)
+
+    resuming = threading.Thread(target=resume)
 
     def step(trained: int) -> None:
         if trained == 3:
             run.learning.roll_back(1, 0)
             run.learning.pause(True)
-            threading.Timer(0.2, resume).start()
+            resuming.start()
         elif trained == 4:
             run.stopping.set()
 
     run.algorithm.after_train = step
     run.train()
+    resuming.join()
     assert "Input/output error" in told[0]
     assert run.learning.rolling_back is None

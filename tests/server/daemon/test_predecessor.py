@@ -16,7 +16,7 @@ import ray
 
 from policyserver.server.daemon.predecessor import JOB_FILE, RayJob, take_over
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.usefixtures("private_ray")]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
 
 DRIVER = """
 import json, os, sys
@@ -55,8 +55,8 @@ def test_its_actors_are_ended_and_not_restarted(tmp_path: Path, predecessor: tup
     job, actor = predecessor
     named(job, tmp_path)
     take_over(tmp_path)
-    actor.wait(10.0)
-    deadline = time.monotonic() + 10.0
+    actor.wait(60.0)
+    deadline = time.monotonic() + 60.0
     while (states := {known["State"] for known in actors(job_id=ray.JobID.from_hex(job)).values()}) != {"DEAD"}:
         assert time.monotonic() < deadline, states
         time.sleep(0.05)

@@ -191,6 +191,7 @@ def test_a_unix_socket_that_cannot_be_made(path: str, text: str, tmp_path: Path,
 
 
 @pytest.mark.process
+@pytest.mark.timeout(200)
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare makes a network without a loopback")
 def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-n", "true"], check=False).returncode:
@@ -200,10 +201,10 @@ def test_a_machine_whose_loopback_is_down(tmp_path: Path) -> None:
         [*command, "--listen.address", f"unix:{tmp_path / 'socket'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        said, _ = server.communicate(timeout=30)
+        said, _ = server.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         server.kill()
-        said = f"nothing within 30 s but {server.communicate()[0]!r}"
+        said = f"nothing within 120 s but {server.communicate()[0]!r}"
     assert "policy-server: expected the loopback interface to be up" in said
     assert server.returncode == 1
 

@@ -34,9 +34,32 @@ def stop_handler() -> Iterator[Callable[..., None]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def family() -> dict[psutil.Process, list[str]]:
+    """Return the command lines of this process and of those below it that still run."""
+    found: dict[psutil.Process, list[str]] = {}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process] = process.cmdline()
+    return found
+
+
+def listening() -> set[tuple[str, int]]:
+    """Return the addresses at which they listen."""
+    found: set[tuple[str, int]] = set()
+    for process in family():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {(at.laddr.ip, at.laddr.port) for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN}
+    return found
+
+
+before_ray: set[tuple[str, int]] = set()
+"""What earlier tests have left listening."""
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayProcess, Path]]:
     pointer = tmp_path_factory.mktemp("run") / "ray"
+    before_ray.update(listening())
     process = RayProcess(pointer)
     with stop_handler() as handler:
         process.start(num_cpus=2)
@@ -57,15 +80,13 @@ class Probe:
 def test_ray_listens_on_loopback_alone_and_serving_comes_first(started: tuple[RayProcess, Path]) -> None:
     probe = Probe.remote()  # type: ignore[attr-defined]
     assert ray.get(probe.environment.remote()) == {"niceness": os.getpriority(os.PRIO_PROCESS, 0), "mode": "token"}
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = {at.laddr.ip for process in family for at in process.net_connections("inet") if at.status == psutil.CONN_LISTEN}
-    assert listening, "Ray has sockets"
-    for address in listening:
+    rays = listening() - before_ray
+    assert rays, "Ray has sockets"
+    for address, _ in rays:
         ip = ipaddress.ip_address(address)
         assert (getattr(ip, "ipv4_mapped", None) or ip).is_loopback, address
-    assert not any(
-        "dashboard.py" in word or "monitor.py" in word for process in family for word in process.cmdline() if "log_monitor" not in word
-    )
+    words = [word for command in family().values() for word in command]
+    assert not any("dashboard.py" in word or "monitor.py" in word for word in words if "log_monitor" not in word)
 
 
 def test_rays_files_and_token_are_for_this_user_alone(started: tuple[RayProcess, Path]) -> None:

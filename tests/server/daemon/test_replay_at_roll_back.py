@@ -11,7 +11,12 @@ from policyserver.server.daemon.roll_back import RollBack, follow
 from policyserver.server.processes.training_report import Progress
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, train_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("private_ray"),
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @pytest.mark.parametrize("name", ["DQN", "SAC"])

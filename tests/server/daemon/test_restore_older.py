@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,16 @@ Wait = Callable[..., None]
 pytestmark = [
     pytest.mark.usefixtures("private_ray"),
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
 ]  # RLlib's own warnings
+
+
+def train_while(algorithm: Any, is_same: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Train on while the policies can't be told apart: by chance two of the same net may come close to each other."""
+    deadline = time.monotonic() + timeout_s
+    while is_same():
+        assert time.monotonic() < deadline, "the policies must differ for this test to mean anything"
+        train_until(algorithm, learner_version(algorithm) + 1)
 
 
 def learned_chance(algorithm: Any) -> float:
@@ -44,8 +53,8 @@ def test_an_older_checkpoint_acts_at_once_and_learning_goes_on_from_it(
         saved_version, saved_chance = learner_version(algorithm), learned_chance(algorithm)
         train_until(algorithm, saved_version + 12)
         wait_until(lambda: ask()[0] > saved_version + 8)
-        late_version, late_chance = ask()
-        assert abs(late_chance - saved_chance) > 2e-5, "the policies must differ for this test to mean anything"
+        train_while(algorithm, lambda: abs(ask()[1] - saved_chance) <= 2e-5)
+        late_version = ask()[0]
 
         algorithm.restore_from_path(str(tmp_path))
         wait_until(lambda: ask()[0] <= saved_version)
@@ -89,8 +98,9 @@ def test_an_older_checkpoint_of_an_algorithm_that_replays_acts_at_once(name: str
             algorithm.save_to_path(str(tmp_path))
             saved_version, saved = learner_version(algorithm), greedy_actions(algorithm, observations)
             train_until(algorithm, saved_version + 40)
-        assert not np.allclose(greedy_actions(algorithm, observations), saved, atol=1e-2), "the policies must differ"
-        assert not acts_like(saved)
+            train_while(algorithm, lambda: np.allclose(greedy_actions(algorithm, observations), saved, atol=1e-2))
+        late_version = learner_version(algorithm)
+        wait_until(lambda: not acts_like(saved))
 
         algorithm.restore_from_path(str(tmp_path))
         wait_until(lambda: acts_like(saved))
@@ -98,10 +108,9 @@ def test_an_older_checkpoint_of_an_algorithm_that_replays_acts_at_once(name: str
 
         with Crowd(address):
             train_until(algorithm, saved_version + 4)
-        assert learner_version(algorithm) < saved_version + 40
+        assert learner_version(algorithm) < late_version
         newest = greedy_actions(algorithm, observations)
-        wait_until(lambda: acts_like(newest))
-        assert client.weights_seq_no == learner_version(algorithm)
+        wait_until(lambda: acts_like(newest) and client.weights_seq_no == learner_version(algorithm))
 
 
 def test_an_older_state_set_directly_acts_if_its_version_is_left_out(wait_until: Wait) -> None:
@@ -111,8 +120,8 @@ def test_an_older_state_set_directly_acts_if_its_version_is_left_out(wait_until:
             train_until(algorithm, 2)
             older, older_chance = algorithm.get_state(), learned_chance(algorithm)
             train_until(algorithm, 5)
+            train_while(algorithm, lambda: abs(learned_chance(algorithm) - older_chance) <= 2e-5)  # twenty times what is compared below
         newer_chance = learned_chance(algorithm)
-        assert abs(newer_chance - older_chance) > 2e-5, "twenty times what is compared below"
 
         algorithm.set_state(older)
         wait_until(lambda: ask()[0] == 2)
@@ -134,15 +143,16 @@ def test_an_actor_that_is_restarted_serves_the_newest_weights_of_an_algorithm_th
             with Crowd(address):
                 train_until(algorithm, 6)
                 wait_until(lambda: ask()[0] >= 4)
+                train_while(algorithm, lambda: abs(ask()[1] - initial_chance) <= 1e-3)
             served, chance = ask()
         group = algorithm.env_runner_group
         (process_id,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
         os.kill(process_id, signal.SIGKILL)
         group.foreach_env_runner(lambda runner: runner.ping(), local_env_runner=False)  # RLlib takes note that it is gone
-        wait_until(lambda: bool(algorithm.restore_env_runners(group)), timeout_s=60.0)
+        wait_until(lambda: bool(algorithm.restore_env_runners(group)), timeout_s=240.0)
         (addresses,) = group.foreach_env_runner(lambda runner: runner.addresses(), local_env_runner=False)
         with asking(addresses[0]) as ask:
             version, newest_chance = ask()
-        assert version in (served, served + 1)
+        assert served <= version <= learner_version(algorithm)
         assert abs(newest_chance - initial_chance) > 1e-4
         assert newest_chance == pytest.approx(chance, abs=1e-6) or version > served

@@ -12,11 +12,12 @@ import pytest
 from policyserver.server.daemon.returned_actors import ReturnedActors
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
 
 BACK_AFTER_S = 8.0
 """More than the 5 s for which RLlib's probe waits before a batch."""
-AT_ONCE_S = 10.0
+AT_ONCE_S = 30.0
+"""Less than the minute for which RLlib waits for steps."""
 
 
 def test_a_batch_is_filled_by_an_actor_that_comes_back_while_it_is_collected() -> None:
@@ -28,10 +29,10 @@ def test_a_batch_is_filled_by_an_actor_that_comes_back_while_it_is_collected() -
         with Crowd(second):  # nobody plays at the first one, so no batch is full without the second
             os.kill(process, signal.SIGSTOP)
             returning = threading.Timer(BACK_AFTER_S, os.kill, (process, signal.SIGCONT))
+            group._worker_manager.set_actor_state(2, False)
+            began_s = time.monotonic()
             returning.start()
             try:
-                group._worker_manager.set_actor_state(2, False)
-                began_s = time.monotonic()
                 algorithm.train()
                 seconds = time.monotonic() - began_s
             finally:

@@ -51,7 +51,7 @@ def test_episodes_that_end_in_time_lose_nothing(learner: Learner) -> None:
         threads = [threading.Thread(target=play) for _ in range(4)]
         for thread in threads:
             thread.start()
-        replaced = learner.restart(20.0)
+        replaced = learner.restart(60.0)
         over.set()
         for thread in threads:
             thread.join()
@@ -60,7 +60,7 @@ def test_episodes_that_end_in_time_lose_nothing(learner: Learner) -> None:
         assert [(each.number, each.episodes_cut) for each in replaced] == [(1, 0), (2, 0)]
         assert learner.replaced == [(1, True), (2, True)]
         assert not boots & {actor.loop.boot_id for actor in learner.actors.values()}
-        until_s = time.monotonic() + 20.0
+        until_s = time.monotonic() + 60.0
         while learner.steps < sum(ledger.values()) and time.monotonic() < until_s:
             time.sleep(0.05)
         assert (learner.steps, learner.rewards) == (sum(ledger.values()), sum(ledger.values()))
@@ -89,7 +89,7 @@ def test_a_server_that_stops_leaves_the_restart_and_says_at_which_actor(learner:
     with PolicyClient(learner.address, config=CLIENT) as client:
         client.get_actions(client.start_episodes(2), [observation(), observation()])
         with pytest.raises(RestartError, match="actor 1: the server stops"):
-            learner.restart(20.0, lambda seconds: True)
+            learner.restart(60.0, lambda seconds: True)
     assert learner.replaced == [(1, False)], "which was given up"
 
 
@@ -101,7 +101,7 @@ def test_without_actors_there_is_nothing_to_restart() -> None:
 def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolling_restart, "HAND_OFF_S", 0.5)
     boots = {number: actor.loop.boot_id for number, actor in learner.actors.items()}
-    learner.takes = False
+    learner.take_no_more()
     with PolicyClient(learner.address, config=CLIENT) as client:
         episodes = client.start_episodes(2)
         for _ in range(3):
@@ -116,7 +116,7 @@ def test_steps_that_the_learner_does_not_take_in_time_are_given_up_and_counted(l
 
 
 def test_a_pause_in_the_hand_off_ends_the_actor_rather_than_have_it_serve_nothing(learner: Learner) -> None:
-    learner.takes = False
+    learner.take_no_more()
     with PolicyClient(learner.address, config=CLIENT) as client:
         episodes = client.start_episodes(2)
         for _ in range(3):
@@ -140,12 +140,12 @@ def test_a_pause_of_learning_leaves_the_actor_that_drains_as_it_was(learner: Lea
         client.get_actions(episodes, [observation(), observation()])
 
         def wait(_: float) -> bool:
-            assert learner.actors[1].loop.core.drain_error is not None
-            learner.is_paused = True
+            time.sleep(0.02)
+            learner.is_paused = learner.actors[1].loop.core.drain_error is not None
             return False
 
         with pytest.raises(RestartError, match="actor 1: learning is paused, so it goes on as before"):
-            learner.restart(20.0, wait)
+            learner.restart(60.0, wait)
         client.get_actions(episodes, [observation(), observation()])
     assert [actor.loop.boot_id for actor in learner.actors.values()] == boots
     assert [actor.loop.core.drain_error for actor in learner.actors.values()] == [None, None]
@@ -193,7 +193,7 @@ class Scripted:
 def test_the_successor_of_an_actor_that_dies_while_it_drains_is_left_alone() -> None:
     actor = Scripted()
     actor.die_at(4)
-    [replaced] = RollingRestart(actor.ask, actor, lambda seconds: False).run(5.0)
+    [replaced] = RollingRestart(actor.ask, actor, lambda seconds: False).run(60.0)
     assert (replaced.boot_id, replaced.episodes_cut) == ("new", 1)
     assert actor.said == ["begin 1"], "expected no end of an actor that is new"
     assert {boot_id for boot_id, _ in actor.obeyed} == {"old"}
@@ -232,7 +232,7 @@ def test_a_process_that_does_not_end_is_killed_after_a_bounded_time(
     monkeypatch.setattr(rolling_restart, "END_S", 0.05)
     monkeypatch.setattr(rolling_restart, "_LOOK_S", 0.01)
     actor = Hanging()
-    [replaced] = RollingRestart(actor.ask, actor, threading.Event().wait).run(5.0)
+    [replaced] = RollingRestart(actor.ask, actor, threading.Event().wait).run(60.0)
     assert replaced.boot_id == "new"
     assert actor.said == ["begin 1", "end 1", "kill 1"]
     assert "actor 1: its process has not ended within 0.05 s, and is killed" in caplog.text
@@ -253,7 +253,7 @@ def test_an_actor_that_goes_for_good_loses_nothing_and_the_other_goes_on(learner
             client.log_returns_batch(episodes, [1.0] * 4)
         ending = threading.Timer(1.0, client.end_episodes, (episodes, [observation()] * 4))
         ending.start()
-        removed = learner.remove(2, 20.0)
+        removed = learner.remove(2, 60.0)
         ending.join()
         assert (removed.number, removed.episodes_cut) == (2, 0)
         assert list(learner.actors) == [1]
@@ -265,7 +265,7 @@ def test_an_actor_that_goes_for_good_loses_nothing_and_the_other_goes_on(learner
 
 def test_an_actor_whose_steps_are_not_taken_is_ended_for_good_all_the_same(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolling_restart, "HAND_OFF_S", 0.5)
-    learner.takes = False
+    learner.take_no_more()
     with PolicyClient(learner.address, config=CLIENT) as client:
         episodes = client.start_episodes(2)
         for _ in range(3):
@@ -287,7 +287,7 @@ def test_the_successor_of_an_actor_that_dies_while_it_goes_is_ended_too() -> Non
         answer.set_result(True)
         return answer
 
-    removed = RollingRestart(actor.ask, actor, lambda seconds: False).remove(1, 5.0, force)
+    removed = RollingRestart(actor.ask, actor, lambda seconds: False).remove(1, 60.0, force)
     assert (removed.episodes_cut, forced) == (1, [1])
 
 
@@ -301,6 +301,6 @@ def test_an_actor_waits_until_the_daemon_knows_which_episodes_ended(learner: Lea
         wait_until(lambda: all(core.ended.waiting == 0 for core in cores), "reports, which are lost")
         heals = threading.Timer(1.0, setattr, (learner, "loses_reports", False))
         heals.start()
-        assert len(learner.restart(20.0)) == 2
+        assert len(learner.restart(60.0)) == 2
         heals.join()
         assert sorted(learner.ended) == sorted(episodes)

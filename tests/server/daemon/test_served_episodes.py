@@ -41,8 +41,8 @@ def report(returns: list[float], records_in: tuple[str, ...] = (), ended: str = 
 
 
 def stored(store: EmbeddedStore) -> None:
-    assert store.flush(10.0)
-    store.close(30.0)
+    assert store.flush(60.0)
+    store.close(60.0)
 
 
 def page(store: Path) -> dict[str, list[Any]]:

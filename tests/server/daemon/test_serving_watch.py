@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,24 +14,43 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import EPISODE
 from policyserver.monitoring.sink import MultiSink
 from policyserver.server.daemon import serving_watch
-from policyserver.server.daemon.serving_watch import INTERVAL_S, ServingWatch
+from policyserver.server.daemon.serving_watch import ServingWatch
 from policyserver.server.processes.serving_report import ServingReport
+
+
+class Clock:
+    """The watch's, which stands still but for what a test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """By itself it looks at the beginning alone."""
+    clock = Clock()
+    monkeypatch.setattr(serving_watch, "time", clock)
+    monkeypatch.setattr(serving_watch, "INTERVAL_S", 600.0)
+    monkeypatch.setattr(serving_watch, "_JOIN_TIMEOUT_S", 60.0)
+    return clock
 
 
 class Processes:
     """Serving processes that answer after a while."""
 
-    def __init__(self, takes_s: float = 0.0) -> None:
-        self.asked: list[float] = []
+    def __init__(self, clock: Clock, takes_s: float = 0.0) -> None:
+        self.clock = clock
         self.judged = 0
         self.takes_s = takes_s
         self.answers = threading.Event()
         self.answers.set()
 
     def ask(self, timeout_s: float, on_late: Callable[[Any], None]) -> Sequence[ServingReport]:
-        self.asked.append(time.monotonic())
-        self.answers.wait(10.0)
-        time.sleep(self.takes_s)
+        self.answers.wait(60.0)
+        self.clock.now_s += self.takes_s
         return [ServingReport({})]
 
     def judge(self, report: ServingReport) -> None:
@@ -42,9 +60,9 @@ class Processes:
 def watch(processes: Processes) -> ServingWatch:
     """Watch processes, after the first look."""
     watching = ServingWatch(processes.ask, MultiSink(), {"run": "r", "policy": "PPO", "worker": "w"}, processes.judge)
-    assert watching.wait_looked(10.0)
+    assert watching.wait_looked(60.0)
     processes.judged = 0
-    time.sleep(0.01 + 2 * processes.takes_s)  # it rests for as long as it took
+    processes.clock.now_s += processes.takes_s  # it rests for as long as it took
     return watching
 
 
@@ -56,29 +74,25 @@ def test_the_first_report_is_asked_for_at_once() -> None:
         return []
 
     with contextlib.closing(ServingWatch(ask, MultiSink(), {})):
-        assert asked.wait(INTERVAL_S / 2), "a server that serves is ready to whatever asks /readyz"
+        assert asked.wait(60.0), "a server that serves is ready to whatever asks /readyz"
 
 
-def test_a_look_is_done_at_once_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_watch, "INTERVAL_S", 60.0)  # by itself it looks at the beginning alone
-    processes = Processes()
+def test_a_look_is_done_at_once_and_is_waited_for(clock: Clock) -> None:
+    processes = Processes(clock)
     watching = watch(processes)
     try:
-        begun = time.monotonic()
         for look in range(1, 4):
             watching.look()
-            assert watching.wait_looked(10.0)
+            assert watching.wait_looked(60.0)
             assert processes.judged == look
-            time.sleep(0.01)  # it rests for as long as it took
-        assert time.monotonic() - begun < 60.0
     finally:
         watching.close()
     assert processes.judged == 4, "a last time at the end"
     watching.close()
 
 
-def test_a_wait_is_bounded_and_what_is_asked_meanwhile_is_the_same_look() -> None:
-    processes = Processes()
+def test_a_wait_is_bounded_and_what_is_asked_meanwhile_is_the_same_look(clock: Clock) -> None:
+    processes = Processes(clock)
     watching = watch(processes)
     processes.answers.clear()
     try:
@@ -86,7 +100,7 @@ def test_a_wait_is_bounded_and_what_is_asked_meanwhile_is_the_same_look() -> Non
         watching.look()
         assert not watching.wait_looked(0.05)
         processes.answers.set()
-        assert watching.wait_looked(10.0)
+        assert watching.wait_looked(60.0)
         assert processes.judged == 1
         assert watching.wait_looked(0.0), "nothing is asked for"
     finally:
@@ -94,22 +108,28 @@ def test_a_wait_is_bounded_and_what_is_asked_meanwhile_is_the_same_look() -> Non
         watching.close()
 
 
-def test_looks_leave_the_processes_as_much_time_as_they_take() -> None:
-    processes = Processes(takes_s=0.05)
+def test_looks_leave_the_processes_as_much_time_as_they_take(clock: Clock) -> None:
+    processes = Processes(clock, takes_s=5.0)
     watching = watch(processes)
     try:
         watching.look()
-        assert watching.wait_looked(10.0)
+        assert watching.wait_looked(60.0)
+        for waited_s in (0.0, 4.0):
+            clock.now_s += waited_s
+            watching.look()
+            assert watching.wait_looked(0.0)
+            assert processes.judged == 1
+        clock.now_s += 1.0
         watching.look()
-        assert watching.wait_looked(0.0)
-        assert processes.judged == 1
+        assert watching.wait_looked(60.0)
+        assert processes.judged == 2
     finally:
         watching.close()
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_an_update_does_not_wait_for_a_look_that_fails_or_for_one_after_the_end(fails: bool) -> None:
-    processes = Processes()
+def test_an_update_does_not_wait_for_a_look_that_fails_or_for_one_after_the_end(fails: bool, clock: Clock) -> None:
+    processes = Processes(clock)
 
     def judge(report: ServingReport) -> None:
         processes.judged += 1
@@ -117,15 +137,14 @@ def test_an_update_does_not_wait_for_a_look_that_fails_or_for_one_after_the_end(
             raise RuntimeError("a judge's own fault")
 
     watching = ServingWatch(processes.ask, MultiSink(), {"run": "r", "policy": "PPO", "worker": "w"}, judge)
-    assert watching.wait_looked(10.0), "the first look is done at once"
+    assert watching.wait_looked(60.0), "the first look is done at once"
     assert processes.judged == 1
-    time.sleep(0.05)
     watching.look()
-    assert watching.wait_looked(10.0)
+    assert watching.wait_looked(60.0)
     assert processes.judged == 2
     watching.close()
     watching.look()
-    assert watching.wait_looked(10.0)
+    assert watching.wait_looked(60.0)
 
 
 def test_a_judge_that_fails_takes_no_episode_of_any_process_with_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -146,7 +165,7 @@ def test_a_judge_that_fails_takes_no_episode_of_any_process_with_it(caplog: pyte
     sink: Any = SimpleNamespace(write=written.append)
     tags = {"run": "r", "policy": "PPO", "worker": "w"}
     with contextlib.closing(ServingWatch(lambda *_: reports, sink, tags, judge, rounds.append)) as watching:
-        assert watching.wait_looked(10.0)
+        assert watching.wait_looked(60.0)
         assert judged[:2] == reports
         assert rounds[0] == 2
         assert [points.measurement for points in written].count(EPISODE.name) >= 2

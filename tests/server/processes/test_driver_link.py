@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -62,8 +63,8 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
     early = Follower(link.path)
     link.drain()
     late = Follower(link.path)
-    assert early.draining.wait(20.0)
-    assert late.draining.wait(20.0)
+    assert early.draining.wait(60.0)
+    assert late.draining.wait(60.0)
     early.stop()
     late.stop()
     link.close()
@@ -73,10 +74,18 @@ def test_draining_reaches_every_follower_also_one_that_comes_later(tmp_path: Pat
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what a thread or a process of the link does."""
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def ask_until(link: DriverLink, expected: list[Any]) -> None:
+    """Ask until these have answered in time, and nobody else: a busy machine may need longer than a moment for that."""
+    timeout_s = 0.01
+    while (answers := sorted(link.ask(timeout_s), key=str)) != expected:
+        assert timeout_s < 60.0, answers
+        timeout_s *= 2
 
 
 def test_actors_connect_again_once_the_daemon_may_open_files_again(
@@ -89,17 +98,19 @@ def test_actors_connect_again_once_the_daemon_may_open_files_again(
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         free = os.dup(actor.fileno())
         os.close(free)
+        gc.disable()  # an earlier test's sockets, which it would close, have lower numbers
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             actor.connect(str(link.path))
             until(lambda: "no serving actor can connect" in caplog.text)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            gc.enable()
         late = Follower(link.path)
-        assert late.draining.wait(20.0)
+        assert late.draining.wait(60.0)
     late.stop()
     link.close()
-    refused, over = [record.getMessage() for record in caplog.records]
+    refused, over = [record.getMessage() for record in caplog.records if record.name == driver_link.__name__]
     assert "no serving actor can connect to the daemon now" in refused
     assert "Too many open files" in refused
     assert over == "serving actors can connect to the daemon again"
@@ -126,7 +137,7 @@ def test_actors_connect_again_once_the_daemon_may_start_threads_again(
             pass
     until(lambda: not open_descriptors() - before)
     late = Follower(link.path)
-    assert late.draining.wait(20.0)
+    assert late.draining.wait(60.0)
     late.stop()
     link.close()
     assert "can't start new thread" in caplog.text
@@ -140,16 +151,16 @@ def test_an_actor_that_died_leaves_no_descriptor_behind(tmp_path: Path, asks: bo
     for _ in range(20):
         follower = Follower(link.path)
         if asks:
-            while link.ask(5.0) != [{"actions": 1}]:  # until it is there
+            while link.ask(60.0) != [{"actions": 1}]:  # until it is there
                 pass
         follower.stop()
     last = Follower(link.path)
-    while link.ask(5.0) != [{"actions": 1}]:
+    while link.ask(60.0) != [{"actions": 1}]:
         pass
     until(lambda: len(open_descriptors() - before) <= 4)  # else one for each actor that died
     last.stop()
     until(lambda: not open_descriptors() - before)
-    assert link.ask(5.0) == []
+    assert link.ask(60.0) == []
     link.close()
 
 
@@ -160,7 +171,7 @@ def test_whether_the_end_is_final_reaches_every_follower_also_one_that_comes_lat
     link.drain(is_final=is_final)
     late = Follower(link.path)
     for follower in (early, late):
-        assert follower.draining.wait(20.0)
+        assert follower.draining.wait(60.0)
         follower.stop()
     link.close()
     assert (early.drains, late.drains) == ([is_final], [is_final])
@@ -171,16 +182,16 @@ def test_who_connects_gets_the_newest_state_whatever_its_size(tmp_path: Path) ->
     link = DriverLink(tmp_path / "link")
     link.offer({"weights": np.zeros(3)})
     before = Follower(link.path)
-    assert before.states.get(timeout=20.0)["weights"].tolist() == [0, 0, 0]  # from here on it is one that was there
+    assert before.states.get(timeout=60.0)["weights"].tolist() == [0, 0, 0]  # from here on it is one that was there
     newest = np.arange(3_000_000, dtype=np.float32)
     link.offer({"weights": newest, "weights_seq_no": 7})
     link.drain()
     after = Follower(link.path)
-    state = after.states.get(timeout=20.0)
+    state = after.states.get(timeout=60.0)
     assert state["weights_seq_no"] == 7
     np.testing.assert_array_equal(state["weights"], newest)
-    assert after.draining.wait(20.0)
-    assert before.draining.wait(20.0)
+    assert after.draining.wait(60.0)
+    assert before.draining.wait(60.0)
     assert before.states.empty(), "an actor that was there has its weights from RLlib"
     before.stop()
     after.stop()
@@ -198,16 +209,15 @@ def test_an_actor_that_fails_to_follow_does_not_take_the_daemon_for_gone(tmp_pat
 
     stop = follow_driver(link.path, lambda *_: draining.set(), gone.set, fail, lambda asked: {})
     try:
-        assert tried.wait(20.0)
+        assert tried.wait(60.0)
         link.drain()  # not before, for who connects is told of the drain first and of the state last
-        assert draining.wait(20.0), "what comes after the failure is still heard"
+        assert draining.wait(60.0), "what comes after the failure is still heard"
         assert not gone.is_set()
     finally:
         stop()
         link.close()
 
 
-@pytest.mark.timeout(20)
 def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     follower = Follower(link.path)
@@ -215,7 +225,7 @@ def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> No
     try:
         with link._lock:  # as `offer` holds it
             signal.raise_signal(signal.SIGUSR1)
-        assert follower.draining.wait(20.0)
+        assert follower.draining.wait(60.0)
     finally:
         signal.signal(signal.SIGUSR1, before)
         follower.stop()
@@ -226,25 +236,25 @@ def test_a_signal_in_the_middle_of_an_offer_drains_at_once(tmp_path: Path) -> No
 def test_all_are_asked_and_who_answers_late_or_not_at_all_is_left_out(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     followers = [Follower(link.path) for _ in range(3)]
-    may_answer = threading.Event()
+    may_answer, text = threading.Event(), "x" * 200_000
     try:
         for number, follower in enumerate(followers):
-            follower.answer = lambda number=number: {"actions": number, "text": "x" * 200_000}  # type: ignore[misc]
+            follower.answer = lambda number=number: {"actions": number, "text": text}  # type: ignore[misc]
 
         def late() -> dict[str, int]:
-            assert may_answer.wait(10)
+            assert may_answer.wait(100.0)
             return {"actions": 100}
 
         link.drain()
-        assert all(follower.draining.wait(20.0) for follower in followers), "so all connections are accepted"
-        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [0, 1, 2]
+        assert all(follower.draining.wait(60.0) for follower in followers), "so all connections are accepted"
+        assert sorted(answer["actions"] for answer in link.ask(60.0)) == [0, 1, 2]
         followers[1].answer = late
-        assert sorted(answer["actions"] for answer in link.ask(0.5)) == [0, 2]
+        ask_until(link, [{"actions": number, "text": text} for number in (0, 2)])
         followers[1].answer = lambda: {"actions": 1}
         may_answer.set()
-        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [0, 1, 2], "what comes late is no answer to the next question"
+        assert sorted(answer["actions"] for answer in link.ask(60.0)) == [0, 1, 2], "what comes late is no answer to the next question"
         followers[0].stop()
-        assert sorted(answer["actions"] for answer in link.ask(10.0)) == [1, 2]
+        assert sorted(answer["actions"] for answer in link.ask(60.0)) == [1, 2]
     finally:
         may_answer.set()
         for follower in followers:
@@ -263,7 +273,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_message_is_gone(tmp_path: Path) -
         connection, _ = listener.accept()
         connection.sendall(struct.pack("!i", 1000) + b"cut")
         connection.close()
-        assert gone.wait(20.0)
+        assert gone.wait(60.0)
     stop()
     assert states == []
 
@@ -272,10 +282,10 @@ def test_the_end_of_the_link_is_the_end_of_the_daemon(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     follower = Follower(link.path)
     link.drain()
-    assert follower.draining.wait(20.0)  # so the connection is accepted
+    assert follower.draining.wait(60.0)  # so the connection is accepted
     link.close()
     link.close()
-    assert follower.gone.wait(20.0)
+    assert follower.gone.wait(60.0)
     follower.stop()
     follower.stop()
 
@@ -297,8 +307,8 @@ def test_a_killed_daemon_is_noticed_and_gives_its_folder_back(tmp_path: Path) ->
             FolderLock(tmp_path)
         follower = Follower(tmp_path / "link")
         daemon.send_signal(signal.SIGKILL)
-        assert follower.gone.wait(20.0)
-        assert daemon.wait(20.0) == -signal.SIGKILL
+        assert follower.gone.wait(60.0)
+        assert daemon.wait(60.0) == -signal.SIGKILL
     follower.stop()
     lock = FolderLock(tmp_path)
     lock.release()
@@ -312,17 +322,17 @@ def test_a_late_answer_waits_for_the_next_question_of_its_kind(tmp_path: Path) -
     may_answer, late = threading.Event(), list[Any]()
 
     def slow_at_first(_: Any) -> dict[str, int]:
-        return {"actions": 1 + may_answer.wait(10)}
+        return {"actions": 1 + may_answer.wait(100.0)}
 
     stop = follow_driver(link.path, lambda _: None, lambda: None, lambda _: None, slow_at_first, questions={"other": lambda asked: asked})
     try:
-        while link.ask(5.0, kind="other", content=5) != [5]:  # until it is there
+        while link.ask(60.0, kind="other", content=5) != [5]:  # until it is there
             pass
         assert link.ask(0.1) == []
         may_answer.set()
-        assert link.ask(10.0, late.append, kind="other", content=6) == [6]
+        assert link.ask(60.0, late.append, kind="other", content=6) == [6]
         assert late == [], "an answer to another question is of another form"
-        assert link.ask(10.0, late.append) == [{"actions": 2}]
+        assert link.ask(60.0, late.append) == [{"actions": 2}]
         assert late == [{"actions": 2}]
     finally:
         stop()
@@ -332,22 +342,23 @@ def test_a_late_answer_waits_for_the_next_question_of_its_kind(tmp_path: Path) -
 def test_an_actor_that_does_not_read_holds_up_nobody_and_is_told_all_once_it_reads_again(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "link")
     reads_on, told = threading.Event(), queue.SimpleQueue[int]()
-    orders: dict[str, Callable[[Any], Any]] = {"read no more": lambda _: reads_on.wait(20.0), "tell": told.put}
+    orders: dict[str, Callable[[Any], Any]] = {"read no more": lambda _: reads_on.wait(100.0), "tell": told.put}
     stop = follow_driver(link.path, lambda _: None, lambda: None, lambda _: None, lambda _: {"actions": 2}, orders)
     other = Follower(link.path)
     try:
-        until(lambda: len(link.ask(5.0)) == 2)
+        until(lambda: len(link.ask(60.0)) == 2)
         begun = time.monotonic()
         link.order("read no more")
         link.order("large", MORE_THAN_A_BUFFER)
-        link.order("tell", 7)
-        assert link.ask(0.01) == [{"actions": 1}]
+        for number in range(20):
+            link.order("tell", number)
+        ask_until(link, [{"actions": 1}])
         link.drain()
-        assert other.draining.wait(20.0)
-        assert time.monotonic() - begun < 4.0, "each took 5 s"
+        assert other.draining.wait(60.0)
+        assert time.monotonic() - begun < 60.0, "each took 5 s"
         reads_on.set()
-        assert told.get(timeout=20.0) == 7
-        assert len(link.ask(10.0)) == 2
+        assert [told.get(timeout=60.0) for _ in range(20)] == list(range(20))
+        assert len(link.ask(60.0)) == 2
     finally:
         reads_on.set()
         stop()
@@ -365,19 +376,21 @@ def test_a_process_that_reads_no_more_is_ended_and_the_one_in_its_place_is_told_
     command = [sys.executable, "-c", FOLLOW, str(link.path)]
     actor = subprocess.Popen(command)
     try:
-        until(lambda: len(link.ask(5.0)) == 2)
+        until(lambda: len(link.ask(60.0)) == 2)
+        (others,) = [each for each in link._actors if each._process is None]
+        # Its thread in this process may have to wait for a processor for longer than that.
+        others._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
         actor.send_signal(signal.SIGSTOP)
         link.order("large", MORE_THAN_A_BUFFER)
         link.drain()
-        assert actor.wait(20.0) == -signal.SIGKILL, "so that Ray starts another"
-        until(lambda: link.ask(5.0) == [{"actions": 1}])
+        assert actor.wait(60.0) == -signal.SIGKILL, "so that Ray starts another"
+        until(lambda: link.ask(60.0) == [{"actions": 1}])
         successor = Follower(link.path)
-        assert successor.draining.wait(20.0)
+        assert successor.draining.wait(60.0)
         successor.stop()
         assert not other.gone.is_set()
-        assert [(record.name, f"process {actor.pid} has taken nothing" in record.getMessage()) for record in caplog.records] == [
-            (linked_actor.__name__, True)
-        ], "which is no planned death, and is told once"
+        told = [record.getMessage() for record in caplog.records if record.name in (linked_actor.__name__, driver_link.__name__)]
+        assert [f"process {actor.pid} has taken nothing" in text for text in told] == [True], "which is no planned death, and is told once"
     finally:
         actor.kill()
         actor.wait()
@@ -391,14 +404,14 @@ def test_what_waits_for_an_actor_is_bounded_and_more_is_its_end(tmp_path: Path, 
     reads_on = threading.Event()
     follower = Follower(link.path)
     try:
-        until(lambda: link.ask(5.0) == [{"actions": 1}])
-        follower.answer = lambda: reads_on.wait(20.0)
+        until(lambda: link.ask(60.0) == [{"actions": 1}])
+        follower.answer = lambda: reads_on.wait(100.0)
         link.ask(0.0)
         for _ in range(7):  # the first ones are on their way
             link.order("large", MORE_THAN_A_BUFFER)
         until(lambda: not link._actors)
         reads_on.set()
-        assert follower.gone.wait(20.0), "to the actor it is the daemon's end, at which it leaves"
+        assert follower.gone.wait(60.0), "to the actor it is the daemon's end, at which it leaves"
     finally:
         reads_on.set()
         follower.stop()
@@ -420,7 +433,7 @@ def test_an_answer_that_can_not_be_read_is_the_end_of_nothing(tmp_path: Path) ->
     try:
         until(lambda: bool(link._actors))
         assert link.ask(0.05) == []
-        assert link.ask(5.0) == [{"actions": 1}]
+        assert link.ask(60.0) == [{"actions": 1}]
     finally:
         follower.stop()
         link.close()

@@ -8,7 +8,7 @@ import pytest
 
 from policyserver.server.processes.link import INTERRUPT
 from policyserver.server.processes.remote_link import RemoteLink
-from tests.server.processes.test_remote_link import VERSION, Follower, following, until
+from tests.server.processes.test_remote_link import NEVER_S, VERSION, Follower, following, until
 from tests.streams import Streams
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 @pytest.fixture
 def link() -> Iterator[RemoteLink]:
-    made = RemoteLink("127.0.0.1", VERSION)
+    made = RemoteLink("127.0.0.1", VERSION, silent_s=NEVER_S)
     yield made
     made.close()
 
 
 def test_an_actor_leaves_no_object_of_a_stream_that_it_or_the_daemon_has_ended(streams: Streams) -> None:
-    link = RemoteLink("127.0.0.1", VERSION)
+    link = RemoteLink("127.0.0.1", VERSION, silent_s=NEVER_S)
     try:
         stopped, left_alone = Follower(link, 1), Follower(link, 2)
         with following(left_alone):
@@ -31,7 +31,7 @@ def test_an_actor_leaves_no_object_of_a_stream_that_it_or_the_daemon_has_ended(s
                 assert streams.left == 2
             assert streams.left == 1
             link.close()
-            assert left_alone.gone.wait(20.0)
+            assert left_alone.gone.wait(60.0)
             assert streams.left == 0
     finally:
         link.close()
@@ -45,7 +45,7 @@ def test_an_actor_follows_although_a_thread_could_not_be_started(
     seen = fail_start(number, "follow-driver")
     follower = Follower(link)
     with following(follower):
-        until(lambda: link.connected() == [1], 8.0)
+        until(lambda: link.connected() == [1])
         link.order(INTERRUPT)
         assert follower.next(INTERRUPT) is None
     assert len(seen) > number

@@ -84,6 +84,9 @@ from policyserver.server.config.log_config import LogConfig
 from policyserver.server.processes.log_setup import log_to
 log_to("INFO", Path(sys.argv[1]), LogConfig("json", standard_error=False, max_bytes=100_000))
 for number in range(800):
+    if number == 750:
+        print(flush=True)
+        sys.stdin.readline()
     logging.getLogger("server.some").info("line %d of\\ntwo %s", number, "x" * 50)
 try:
     raise ValueError("the cause")
@@ -94,11 +97,15 @@ except ValueError:
 
 def test_on_request_each_line_is_an_object_is_written_once_and_the_file_goes_on_in_another(tmp_path: Path) -> None:
     file = tmp_path / "server.log"
-    processes = [subprocess.Popen([sys.executable, "-c", ROTATE, str(file)], stderr=subprocess.PIPE) for _ in range(2)]
-    assert [process.communicate(timeout=60)[1] for process in processes] == [b"", b""]
+    command, pipe = [sys.executable, "-c", ROTATE, str(file)], subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(2)]
+    for process in processes:  # else one could write all before the other begins, and nothing of it would be left
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+    assert [process.communicate(b"\n", timeout=60)[1] for process in processes] == [b"", b""]
     old = tmp_path / "server.log.1"
     assert {path.name for path in tmp_path.iterdir()} == {"server.log", "server.log.1"}
-    assert old.stat().st_size < 110_000
+    assert old.stat().st_size >= 100_000, "the last lines of both are within these"
     lines = [json.loads(line) for path in (old, file) for line in path.read_text().splitlines()]
     assert {line["process"] for line in lines} == {process.pid for process in processes}
     assert lines[0].keys() == {"time", "level", "logger", "process", "message"}
@@ -124,7 +131,17 @@ def record_of(number: int) -> logging.LogRecord:
     return logging.LogRecord("a", logging.INFO, "", 0, f"line {number} {'x' * 500}", None, None)
 
 
-@pytest.mark.timeout(20)
+def test_a_log_is_put_aside_with_the_first_line_after_it_is_full(tmp_path: Path) -> None:
+    from policyserver.server.processes.log_setup import LogFile
+
+    handler = LogFile(tmp_path / "log", 1000)
+    for number in range(9):
+        handler.emit(record_of(number))
+    handler.close()
+    assert [(tmp_path / name).read_text().count("line") for name in ("log.1", "log")] == [2, 1]
+
+
+@pytest.mark.timeout(60)
 def test_a_file_that_can_not_be_renamed_holds_up_no_other_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from policyserver.server.processes.log_setup import LogFile
 
@@ -147,7 +164,7 @@ def test_a_file_that_can_not_be_renamed_holds_up_no_other_process(tmp_path: Path
     second.close()
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_nobody_waits_for_a_process_that_is_about_to_rename_the_file(tmp_path: Path) -> None:
     from policyserver.server.processes.log_setup import LogFile
 

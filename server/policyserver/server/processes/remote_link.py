@@ -297,8 +297,10 @@ class RemoteLink(service.DriverLinkServicer):
     def _tell_endpoints(self, actor: _Actor, beat: pb.Beat) -> None:
         addresses = dict.fromkeys(beat.addresses, int(beat.episodes_open))
         with self._lock:
+            if self._actors.get(actor.index) is not actor or actor.index in self._released:
+                return  # it has ended, or is about to: what is told of it now would stay
             before = self._addresses.get(actor.index)
-            if not addresses or addresses == before or actor.index in self._released:
+            if not addresses or addresses == before:
                 return
             self._addresses[actor.index] = addresses
             if before is not None and before.keys() == addresses.keys():
