@@ -13,6 +13,7 @@ import grpc
 import gymnasium as gym
 
 from policyserver.client import ClientConfig, PolicyClient
+from policyserver.common.errors import PolicyServerError
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
@@ -23,7 +24,7 @@ from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT
-from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, policy_of
+from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, observation, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
 
@@ -83,6 +84,19 @@ def running_serving_loop(
             yield harness
     finally:
         serving_loop.stop()
+
+
+def refused_start(client: PolicyClient, timeout_s: float = 0.3) -> PolicyServerError:
+    """Begin episodes for so long, and return what they are refused with; a try that had no answer in that time is repeated."""
+    until_s = time.monotonic() + 60.0
+    while True:
+        try:
+            client.get_action(client.start_episode(), observation(), timeout_s=timeout_s)
+        except PolicyServerError as error:
+            if "received none" not in str(error) or time.monotonic() > until_s:
+                return error
+        else:
+            raise AssertionError("expected a refusal, the episode began")
 
 
 class Unary:
