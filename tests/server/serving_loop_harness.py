@@ -47,7 +47,7 @@ class ServingLoopHarness:
     def stub(self) -> pb_grpc.PolicyServiceStub:
         return pb_grpc.PolicyServiceStub(self.channel())
 
-    def segments(self, want_steps: int = 1, wait_s: float = 10.0, *, joined: bool = True) -> list[Any]:
+    def segments(self, want_steps: int = 1, wait_s: float = 60.0, *, joined: bool = True) -> list[Any]:
         """Take what ended episodes and full pages hold, as soon as it is so many steps; segments of one episode joined, or each alone."""
         blocks: list[SegmentBlock] = []
         until_s = time.monotonic() + wait_s
@@ -58,7 +58,16 @@ class ServingLoopHarness:
 
     def batch(self, want_steps: int) -> list[Any]:
         """Take a batch, as a learner does."""
-        return arrived(self.serving_loop.sample(want_steps, 10.0))
+        return arrived(self.serving_loop.sample(want_steps, 60.0))
+
+    def skip(self, seconds: float) -> None:
+        """Move the clock of the loop's timers on: a timeout of an hour is over at once, and none of a second because a machine is slow."""
+        loop: Any = self.serving_loop._loop
+        self.serving_loop.call(lambda now_s=loop.time: setattr(loop, "time", lambda: now_s() + seconds))  # type: ignore[misc]
+
+    def now_s(self) -> float:
+        """Return the time by that clock."""
+        return self.serving_loop.call(self.serving_loop._loop.time)
 
 
 @contextmanager
@@ -71,9 +80,13 @@ def running_serving_loop(
     hand_off: HandOffConfig | None = None,
     listen: ListenConfig | None = None,
     demand: Demand = NEVER_WAITS,
+    address: str = "127.0.0.1:0",
 ) -> Iterator[ServingLoopHarness]:
-    """Serve a policy, by default that of a small PPO module, on a free port."""
-    listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
+    """Serve a policy, by default that of a small PPO module, on a free port.
+
+    A test that binds the port again names an `address` that the system gives to nobody else meanwhile; see `tests.ports.free_address`.
+    """
+    listen = replace(listen or ListenConfig(), address=address)
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
     served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
     serving_loop = ServingLoop(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
