@@ -71,7 +71,7 @@ def env(served: Served) -> Any:
 def wait_until() -> Callable[[Callable[[], bool]], None]:
     """Wait for what another process or thread will bring about and nobody announces."""
 
-    def wait(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"still not true after {timeout_s:g} s"
