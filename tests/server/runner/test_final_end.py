@@ -81,7 +81,7 @@ def test_an_end_that_draining_called_not_final_is_none() -> None:
     """As of a server that serves a checkpoint alone, which a service manager starts again."""
     runner = serving()
     with PolicyClient(runner.addresses()[0], config=replace(CLIENT, connect_timeout_s=0.5)) as client:
-        client.connect()
+        wait_until(lambda: heard(client.connect)[0] == "", "the connection")
         runner.drain(is_final=False)
         runner.stop()
         assert heard(client.stats)[0] == "ServerUnavailableError"
