@@ -63,7 +63,12 @@ class ServingLoopHarness:
     def skip(self, seconds: float) -> None:
         """Move the clock of the loop's timers on: a timeout of an hour is over at once, and none of a second because a machine is slow."""
         loop: Any = self.serving_loop._loop
-        self.serving_loop.call(lambda now_s=loop.time: setattr(loop, "time", lambda: now_s() + seconds))  # type: ignore[misc]
+        before_s = loop.time
+
+        def after_s() -> float:
+            return float(before_s()) + seconds
+
+        self.serving_loop.call(lambda: setattr(loop, "time", after_s))
 
     def now_s(self) -> float:
         """Return the time by that clock."""
