@@ -161,7 +161,7 @@ def test_unary_callers_wait_too_unless_they_say_that_they_can_not(serve: Serving
 @pytest.mark.long
 def test_a_unary_caller_who_waits_longer_than_callers_may_be_silent_keeps_its_episode(wait_until: WaitUntil) -> None:
     demand, hand_off = Demand(fragment_steps=WANTED), HandOffConfig(room_wait_s=3600.0)
-    with running_serving_loop(demand=demand, hand_off=hand_off, episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=3600.0)) as serve:
+    with running_serving_loop(demand=demand, hand_off=hand_off, episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=600.0)) as serve:
         fill(serve)
         caller = Unary(serve.stub())
         patient = caller.start()
@@ -169,7 +169,7 @@ def test_a_unary_caller_who_waits_longer_than_callers_may_be_silent_keeps_its_ep
             action = pool.submit(caller.get_action, patient, observation(0))
             wait_until(lambda: waiting(serve) == 1)
             silent = caller.start()  # later, so that the other one's time is over first
-            serve.skip(3600.0)
+            serve.skip(600.0)
             wait_until(lambda: serve.serving_loop.call(lambda: silent not in episodes_of(serve)))
             assert not action.done()
             over_s = serve.now_s()
