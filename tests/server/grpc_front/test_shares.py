@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import pytest
 
@@ -165,8 +166,9 @@ def test_a_client_that_floods_unknown_rows_leaves_its_neighbour_a_fair_part(serv
             assert beside.stdout is not None
             assert beside.stdout.readline() == "flooding\n"
             turns = [steps_per_s(0.4)]
-            while max(turns) <= alone / 25 and len(turns) < 25:  # a machine that has other things to do leaves it less in some turns
-                turns.append(steps_per_s(0.4))
+            if turns[0] <= alone / 25:  # a machine that stands still or has other things to do leaves it less in a turn, but not in most
+                turns += [steps_per_s(0.4) for _ in range(8)]
         finally:
             beside.kill()
-    assert max(turns) > alone / 25, f"{max(turns):.0f} steps/s at most beside the flood, {alone:.0f} alone"
+    flooded = median(turns)
+    assert flooded > alone / 25, f"{flooded:.0f} steps/s beside the flood, {alone:.0f} alone; turns: {turns}"
