@@ -73,7 +73,7 @@ def serving_env(make_env: Callable[[], Any] = Idle, **options: Any) -> Iterator[
         yield served
     if isinstance(env, Idle):
         env.over.set()
-    env.join(10.0)
+    env.join(60.0)
     assert not env.is_alive()
 
 

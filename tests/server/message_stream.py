@@ -17,7 +17,7 @@ class Stream:
 
     def __init__(self, serve: ServingLoopHarness, **handshake: Any) -> None:
         self._requests: queue.SimpleQueue[pb.StepRequest | None] = queue.SimpleQueue()
-        self._call = serve.stub().Step(iter(self._requests.get, None), timeout=20.0)
+        self._call = serve.stub().Step(iter(self._requests.get, None), timeout=60.0)
         options = {"protocol_version": PROTOCOL_VERSION, "client_id": "test", **handshake}
         self.send(pb.StepRequest(handshake=pb.Handshake(**options)))
 

@@ -13,6 +13,7 @@ import grpc
 import gymnasium as gym
 
 from policyserver.client import ClientConfig, PolicyClient
+from policyserver.common.errors import PolicyServerError
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.episodes.core import EpisodeCore
@@ -23,7 +24,7 @@ from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT
-from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, policy_of
+from tests.server.core_harness import ACTION, NEVER_WAITS, OBSERVATION, apart, arrived, module_of, observation, policy_of
 
 CLIENT = ClientConfig(action_timeout_s=20.0, connect_timeout_s=10.0, reconnect_backoff_initial_s=0.02, reconnect_backoff_max_s=0.1)
 
@@ -46,7 +47,7 @@ class ServingLoopHarness:
     def stub(self) -> pb_grpc.PolicyServiceStub:
         return pb_grpc.PolicyServiceStub(self.channel())
 
-    def segments(self, want_steps: int = 1, wait_s: float = 10.0, *, joined: bool = True) -> list[Any]:
+    def segments(self, want_steps: int = 1, wait_s: float = 60.0, *, joined: bool = True) -> list[Any]:
         """Take what ended episodes and full pages hold, as soon as it is so many steps; segments of one episode joined, or each alone."""
         blocks: list[SegmentBlock] = []
         until_s = time.monotonic() + wait_s
@@ -57,7 +58,21 @@ class ServingLoopHarness:
 
     def batch(self, want_steps: int) -> list[Any]:
         """Take a batch, as a learner does."""
-        return arrived(self.serving_loop.sample(want_steps, 10.0))
+        return arrived(self.serving_loop.sample(want_steps, 60.0))
+
+    def skip(self, seconds: float) -> None:
+        """Move the clock of the loop's timers on: a timeout of an hour is over at once, and none of a second because a machine is slow."""
+        loop: Any = self.serving_loop._loop
+        before_s = loop.time
+
+        def after_s() -> float:
+            return float(before_s()) + seconds
+
+        self.serving_loop.call(lambda: setattr(loop, "time", after_s))
+
+    def now_s(self) -> float:
+        """Return the time by that clock."""
+        return self.serving_loop.call(self.serving_loop._loop.time)
 
 
 @contextmanager
@@ -70,9 +85,13 @@ def running_serving_loop(
     hand_off: HandOffConfig | None = None,
     listen: ListenConfig | None = None,
     demand: Demand = NEVER_WAITS,
+    address: str = "127.0.0.1:0",
 ) -> Iterator[ServingLoopHarness]:
-    """Serve a policy, by default that of a small PPO module, on a free port."""
-    listen = replace(listen or ListenConfig(), address="127.0.0.1:0")
+    """Serve a policy, by default that of a small PPO module, on a free port.
+
+    A test that binds the port again names an `address` that the system gives to nobody else meanwhile; see `tests.ports.free_address`.
+    """
+    listen = replace(listen or ListenConfig(), address=address)
     serving = ServingConfig(listen, episodes or EpisodesConfig(max_open=256), hand_off or HandOffConfig())
     served, spaces = policy or policy_of(module_of()), (observation_space, action_space)
     serving_loop = ServingLoop(lambda: EpisodeCore(served, *spaces, serving.episodes, serving.hand_off, demand), *spaces, serving)
@@ -83,6 +102,19 @@ def running_serving_loop(
             yield harness
     finally:
         serving_loop.stop()
+
+
+def refused_start(client: PolicyClient, timeout_s: float = 0.3) -> PolicyServerError:
+    """Begin episodes for so long, and return what they are refused with; a try that had no answer in that time is repeated."""
+    until_s = time.monotonic() + 60.0
+    while True:
+        try:
+            client.get_action(client.start_episode(), observation(), timeout_s=timeout_s)
+        except PolicyServerError as error:
+            if "received none" not in str(error) or time.monotonic() > until_s:
+                return error
+        else:
+            raise AssertionError("expected a refusal, the episode began")
 
 
 class Unary:

@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "from policyserver.server.__main__ import main\n"
         "sys.exit(main())"
     )
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=110, check=False)
 
 
 @pytest.mark.process

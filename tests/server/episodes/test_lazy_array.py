@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import psutil
 import pytest
 
 from policyserver.server.episodes.lazy_array import LazyArray, LazyTable
-
-
-def resident_mb() -> float:
-    return float(psutil.Process().memory_info().rss) / 1e6
+from tests.server.anonymous_memory import anonymous_mb
 
 
 @pytest.mark.long
 def test_an_arena_costs_what_is_written_and_gives_back_what_is_released() -> None:
-    before = resident_mb()
+    before = anonymous_mb()
     lazy = LazyArray(1_000_000, (256,), np.float32)
     assert lazy.array.shape == (1_000_000, 256)
-    assert resident_mb() - before < 20
+    assert anonymous_mb() - before < 20
     lazy.array[:100_000] = 1.0
-    assert resident_mb() - before > 90
+    assert anonymous_mb() - before > 90
     lazy.release(0, 100_000)
-    assert resident_mb() - before < 20
+    assert anonymous_mb() - before < 20
     assert not lazy.array[:100_000].any()
 
 

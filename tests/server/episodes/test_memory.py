@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 import pytest
 
 from policyserver.common.flags import StepFlag
 from policyserver.server.config.serving_config import EpisodesConfig, HandOffConfig
+from tests.server.anonymous_memory import anonymous_mb
 from tests.server.core_harness import CoreHarness, columns, module_of, policy_of, table_of, trajectories_of
 
 EPISODES = 4000
-
-
-def resident_mb() -> float:
-    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 @pytest.mark.long
@@ -31,14 +27,14 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
         ids = [f"{number}-{index}" for index in range(EPISODES)]
         handles = harness.submit(columns(np.zeros(EPISODES), 0, StepFlag.START, ids))
         harness.submit(columns(handles, 1, StepFlag.NONE))
-        held = resident_mb()
+        held = anonymous_mb()
         harness.submit(columns(handles, 2, StepFlag.TERMINATED))
         assert sum(block.steps for block in harness.blocks()) == 2 * EPISODES
         harness.core.trim()
         return held
 
     wave(0)
-    before = resident_mb()
+    before = anonymous_mb()
     held = max(wave(number) for number in range(1, 5))
     trajectories, table = trajectories_of(harness.core), table_of(harness.core)
     assert harness.core.snapshot().episodes_finished == 5 * EPISODES
@@ -46,13 +42,13 @@ def test_twenty_thousand_episodes_give_their_memory_back(make_harness: Callable[
     assert (trajectories._pages.touched, table._slots.touched) == (0, 0)
     assert (len(table._finished), len(table._finished_by_id)) == (1000, 1000)
     assert held - before > 15, "the episodes did take memory"
-    assert resident_mb() - before < 10, "and gave it back"
+    assert anonymous_mb() - before < 10, "and gave it back"
 
 
 def test_open_episodes_take_pages_on_demand(make_harness: Callable[..., CoreHarness]) -> None:
-    before = resident_mb()
+    before = anonymous_mb()
     harness = make_harness(policy_of(module_of("lstm_shared")), episodes=EpisodesConfig(max_open=100_000))
-    assert resident_mb() - before < 40
+    assert anonymous_mb() - before < 40
     harness.play("a", 3)
     assert harness.pages_used == 1
-    assert resident_mb() - before == pytest.approx(0, abs=40)
+    assert anonymous_mb() - before == pytest.approx(0, abs=40)

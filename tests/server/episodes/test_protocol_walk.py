@@ -155,6 +155,7 @@ class Walk(RuleBasedStateMachine):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # with the many examples of `make test-slow`
 @pytest.mark.hypothesis
 def test_whatever_clients_send_in_whatever_order_the_server_does_what_the_model_says() -> None:
     run_state_machine_as_test(Walk, settings=settings(stateful_step_count=40))

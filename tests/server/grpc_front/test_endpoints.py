@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from policyserver.server.grpc_front import endpoints as module
 from policyserver.server.grpc_front.endpoints import Endpoints
 from policyserver.v1 import policy_service_pb2 as pb
 from tests.client.inner_parts import connections_of
-from tests.server.core_harness import observation
+from tests.server.core_harness import SkippingLoop, observation
 from tests.server.serving_loop_harness import ServingLoopHarness, running_serving_loop
 from tests.services import wait_until
 
@@ -61,20 +63,22 @@ async def run_loads_are_told_now_and_then() -> None:
     for load in range(101, 180):
         told.loads = {A: load, B: 100}
         assert told.counts() == [1, 1]
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(1.1 * module.LOADS_S)
     assert [len(stream) for stream in told.messages] == [2, 2], "the newest, once the time is over"
     assert told.messages[0][1].loads[0].episodes_open == 179
     told.loads = {A: 190, B: 100}
     assert told.counts() == [2, 2]
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(1.1 * module.LOADS_S)
     assert told.counts() == [2, 2], "little has changed"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("run", [run_an_address_is_told_at_once, run_loads_are_told_now_and_then])
-def test_what_is_told(run: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOADS_S", 0.1)
-    asyncio.run(run())  # type: ignore[arg-type]
+def test_what_is_told(run: Callable[[], Coroutine[Any, Any, None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = SkippingLoop()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
+    loop.run_until_complete(run())
+    loop.close()
 
 
 def test_a_client_that_came_while_something_changed_is_told_at_once() -> None:

@@ -139,6 +139,7 @@ def learned(serve: ServingLoopHarness, count: int) -> list[SingleAgentEpisode]:
 @settings(phases=[Phase.generate])  # a smaller example would take minutes to find
 @given(SPACES, ACTION_SPACES, st.integers(0, 1000))
 @pytest.mark.long
+@pytest.mark.timeout(600)  # with the many examples of `make test-slow`
 def test_what_a_client_says_arrives_bit_for_bit_at_the_learner_and_actions_are_members_of_their_space(
     observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> None:

@@ -166,12 +166,17 @@ def test_training_disabled_is_kept_for_the_whole_episode(serve: ServingLoopHarne
 
 @pytest.mark.long
 def test_a_silent_caller_loses_its_episode_after_the_unary_timeout(wait_until: WaitUntil) -> None:
-    with running_serving_loop(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=0.2)) as serve:
+    with running_serving_loop(episodes=EpisodesConfig(max_open=8, unary_idle_timeout_s=3600.0)) as serve:
         caller = Unary(serve.stub())
         episode = caller.start()
         caller.get_action(episode, observation(0))
         caller.log_returns(episode, 1.0)
         caller.get_action(episode, observation(1))
+        serve.skip(3500.0)
+        caller.log_returns(episode, 1.0)
+        serve.skip(3500.0)
+        assert serve.stub().GetStats(pb.GetStatsRequest()).episodes_reaped == 0, "it was not silent for so long"
+        serve.skip(100.0)
         wait_until(lambda: serve.stub().GetStats(pb.GetStatsRequest()).episodes_reaped == 1)
         (segment,) = serve.segments()
         assert (segment.get_rewards().tolist(), segment.is_truncated) == ([1.0], True)

@@ -169,7 +169,7 @@ def test_bytes_that_are_no_message_are_a_bad_argument_and_leave_no_traceback(
     serve: ServingLoopHarness, caplog: pytest.LogCaptureFixture, kind: str, method: str, sent: Any
 ) -> None:
     def call() -> None:
-        list(getattr(serve.channel(), kind)(method)(iter(sent) if isinstance(sent, list) else sent, timeout=10.0))
+        list(getattr(serve.channel(), kind)(method)(iter(sent) if isinstance(sent, list) else sent, timeout=60.0))
 
     with pytest.raises(grpc.RpcError) as raised:
         call()

@@ -37,6 +37,7 @@ from policyserver.client import PolicyClient
 from policyserver.server.config.serving_config import HandOffConfig, ListenConfig, ServingConfig
 from policyserver.server.external_env.policy_server import PolicyServer
 from policyserver.server.runner.env_runner import ExternalEnvRunner
+from tests.ports import free_address
 from tests.server.core_harness import ACTION, OBSERVATION, observation, ppo_config
 from tests.server.serving_loop_harness import CLIENT
 
@@ -52,7 +53,7 @@ def make_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
         def make(worker_index: int = 0, *, num_env_runners: int = 0, **changes: Any) -> ExternalEnvRunner:
             serving = ServingConfig(
-                ListenConfig("127.0.0.1:0"),
+                ListenConfig(changes.pop("address", "127.0.0.1:0")),
                 hand_off=HandOffConfig(sample_wait_s=changes.pop("sample_wait_s", 0.2), batches_ahead=100.0),
                 opens_itself=changes.pop("opens_itself", True),
                 learns=changes.pop("learns", True),
@@ -102,7 +103,7 @@ def values(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_without_a_client_sample_returns_nothing_in_time(runner: ExternalEnvRunner) -> None:
     began = time.monotonic()
     assert list(runner.sample()) == []  # type: ignore[arg-type]
-    assert 0.15 < time.monotonic() - began < 8.0
+    assert 0.15 < time.monotonic() - began < 25.0, "not the 30 s more after which an answer is given up"
     assert values(runner.get_metrics())["num_env_steps_sampled"].peek() == 0
 
 
@@ -147,14 +148,14 @@ def test_sample_gives_a_list_of_valid_episodes_with_every_step(make_runner: Make
 
 @pytest.mark.long
 def test_sample_waits_for_a_fragment_and_asks_for_other_amounts(make_runner: Make) -> None:
-    runner = make_runner(sample_wait_s=20.0, fragment=6)
+    runner = make_runner(sample_wait_s=80.0, fragment=6)
     done: list[list[SingleAgentEpisode]] = []
     thread = threading.Thread(target=lambda: done.append(sampled(runner)))
     thread.start()
     play(runner, 3)
     assert not done
     play(runner, 3)
-    thread.join(10.0)
+    thread.join(60.0)
     assert [len(episode) for episode in done[0]] == [3, 3]
     play(runner, 2)
     assert len(sampled(runner, num_timesteps=2)) == 1
@@ -309,7 +310,7 @@ def test_the_environments_own_run_opens_the_server(make_runner: Make, wait_until
     runner.stop()
     assert "policy-server" not in {thread.name for thread in threading.enumerate()}
     env: Any = runner.env
-    env.join(10.0)
+    env.join(60.0)
     assert not env.is_alive()
 
 
@@ -333,7 +334,7 @@ def test_a_run_that_fails_reaches_whoever_samples(make_runner: Make, caplog: pyt
     with caplog.at_level(logging.ERROR):
         runner = make_runner(env=Failing, env_creator=make_env(Failing))
         env: Any = runner.env
-        env.join(10.0)
+        env.join(60.0)
         for _ in range(2):
             with pytest.raises(RuntimeError, match="Failing failed") as raised:
                 runner.sample()
@@ -354,7 +355,7 @@ def test_another_kind_of_environment_is_refused(make_runner: Make, env: Any) -> 
 
 @pytest.mark.long
 def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
-    runner = make_runner()
+    runner = make_runner(address=free_address())
     (address,) = runner.addresses()
     runner.stop()
     runner.stop()
@@ -365,7 +366,7 @@ def test_stop_may_come_twice_and_frees_the_port(make_runner: Make) -> None:
 
 
 @pytest.mark.usefixtures("private_ray")
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 def test_in_a_ray_actor_weights_arrive_by_reference_and_episodes_as_a_list() -> None:
     config = ppo_config().copy(copy_frozen=False)
     serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(sample_wait_s=5.0))

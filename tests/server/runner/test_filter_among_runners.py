@@ -28,7 +28,7 @@ CONFIG = load(
     None,
     {
         "listen.address": "127.0.0.1:0",
-        "hand_off.sample_wait_s": 10.0,
+        "hand_off.sample_wait_s": 60.0,
         "spaces.observation": {"type": "Box", "low": -math.inf, "high": math.inf, "shape": [3]},
         "spaces.action": {"type": "Discrete", "n": 2},
         "connectors": {"mean_std_filter": True},
@@ -70,7 +70,7 @@ def train(algorithm: Any, centers: list[float], seed: int) -> list[Array]:
         thread.start()
     result = algorithm.train()
     for thread in threads:
-        thread.join(20.0)
+        thread.join(60.0)
     assert result["num_training_step_calls_per_iteration"] == 1
     return seen
 
@@ -97,7 +97,7 @@ def check(algorithm: Any, seen: list[Array]) -> None:
 
 
 @pytest.mark.slow  # the short form is in test_connector_states
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # RLlib's own
 def test_all_instances_and_the_checkpoint_know_all_rows(tmp_path: Path) -> None:
     algorithm = build()

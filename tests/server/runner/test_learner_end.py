@@ -83,7 +83,7 @@ def train(action: str, segments: list[SingleAgentEpisode]) -> None:
 def collected(serve: ServingLoopHarness, steps: int) -> list[SingleAgentEpisode]:
     """Wait for so many steps to arrive at the learner's end."""
     segments: list[SingleAgentEpisode] = []
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while sum(len(segment) for segment in segments) < steps:
         assert time.monotonic() < deadline, f"expected {steps} steps, received {segments}"
         segments += serve.segments(want_steps=1, wait_s=1.0, joined=False)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from policyserver.client import PolicyClient
-from tests.ports import free_ports
+from tests.ports import free_ports, listens
 from tests.server.core_harness import observation
 from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness
-from tests.services import NGINX_HEAD, MissingService, program
+from tests.services import NGINX_HEAD, MissingService, program, wait_until
 
 PROBES = 5
 """More than gRPC takes of a client that looks more often than it may: it closes the connection at the third."""
@@ -39,6 +39,7 @@ def nginx(server: str, folder: Path, missing_service: MissingService) -> Iterato
     (folder / "nginx.conf").write_text(_NGINX.format(port=port, server=server))
     with subprocess.Popen([program("nginx", missing_service), "-p", str(folder), "-c", "nginx.conf"]) as process:
         try:
+            wait_until(lambda: listens(process.pid, port), "nginx to listen")
             yield f"127.0.0.1:{port}"
         finally:
             process.kill()

@@ -62,16 +62,16 @@ def test_it_listens_with_what_the_daemon_sent(link: RemoteLink, loop: ServingLoo
     binding = threading.Thread(target=lambda: bound.append(loop.bind()))
     binding.start()
     link.order(SECRETS, (identity.certificate, identity.key, TOKEN), stays=True)
-    binding.join(20.0)
+    binding.join(60.0)
     assert bound, "it waits for them"
     for name, content in (("certificate", identity.certificate), ("token", TOKEN.encode()), ("other", b"another-token-but-as-long")):
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
     address = bound[0].replace("127.0.0.1", "localhost")
-    config = ClientConfig(tls_ca_file=tmp_path / "certificate", token_file=tmp_path / "token", connect_timeout_s=10.0)
+    config = ClientConfig(tls_ca_file=tmp_path / "certificate", token_file=tmp_path / "token", connect_timeout_s=60.0)
     with PolicyClient(address, config=config) as client:
         assert client.get_action(client.start_episode(), observation()) in range(3)
-    config = ClientConfig(tls_ca_file=tmp_path / "certificate", token_file=tmp_path / "other", connect_timeout_s=10.0)
+    config = ClientConfig(tls_ca_file=tmp_path / "certificate", token_file=tmp_path / "other", connect_timeout_s=60.0)
     with PolicyClient(address, config=config) as client, pytest.raises(AuthenticationError):
         client.connect()
 

@@ -22,6 +22,8 @@ from policyserver.server.episodes.core import EpisodeCore
 from policyserver.server.processes.training_report import TrainingReport
 from policyserver.server.runner.serving_loop import ServingLoop
 from policyserver.v1 import policy_service_pb2 as pb
+from tests.client.inner_parts import connection_of
+from tests.ports import free_address
 from tests.server.core_harness import ACTION, OBSERVATION, module_of, observation, policy_of
 from tests.server.serving_loop_harness import CLIENT, ServingLoopHarness, running_serving_loop
 
@@ -59,9 +61,9 @@ def test_a_port_in_use_is_an_error_that_names_it(serve: ServingLoopHarness) -> N
 
 
 def test_a_stopped_server_gives_its_port_back() -> None:
-    with running_serving_loop() as first:
-        address = first.address
-        first.client().start_episode()
+    address = free_address()
+    with running_serving_loop(address=address) as first:
+        first.client().connect()
     again = serving_loop_of(ListenConfig(address))
     again.start()
     assert again.bind() == address
@@ -85,18 +87,17 @@ def test_stop_may_come_twice_and_from_several_threads_and_leaves_no_thread() -> 
 
 
 @pytest.mark.long
-def test_a_stop_answers_those_who_wait(serve: ServingLoopHarness) -> None:
+def test_a_stop_answers_those_who_wait(serve: ServingLoopHarness, wait_until: WaitUntil) -> None:
     waiting: list[object] = []
-    thread = threading.Thread(target=lambda: waiting.append(serve.serving_loop.sample(10**6, 60.0)))
+    thread = threading.Thread(target=lambda: waiting.append(serve.serving_loop.sample(10**6, 3600.0)))
     thread.start()
     client = serve.client()
     episode = client.start_episode()
     client.get_action(episode, observation())
-    began = time.monotonic()
     serve.serving_loop.stop()
-    thread.join()
-    assert waiting == [[]]
-    assert time.monotonic() - began < 5.0
+    thread.join(30.0)
+    assert waiting == [[]], "long before the hour that it may wait for"
+    wait_until(lambda: not connection_of(client).is_open)
     with pytest.raises(ServerUnavailableError):
         client.get_action(episode, observation(), timeout_s=0.2)
 
@@ -116,7 +117,7 @@ def test_a_core_that_cannot_be_made_is_an_error_where_it_was_asked_for() -> None
 def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: ServingLoopHarness) -> None:
     began = time.monotonic()
     assert serve.serving_loop.sample(1, 0.2) == []
-    assert 0.15 < time.monotonic() - began < 5.0
+    assert 0.15 < time.monotonic() - began < 30.0, "not the 30 s more after which the answer is given up"
     taken: list[int] = []
     thread = threading.Thread(target=lambda: taken.append(sum(block.steps for block in serve.serving_loop.sample(3, 60.0))))
     thread.start()
@@ -126,7 +127,7 @@ def test_sample_waits_for_steps_but_no_longer_than_it_may(serve: ServingLoopHarn
         for step in range(2):
             client.get_action(episode, observation(step))
         client.end_episode(episode, observation(2))
-    thread.join(10.0)
+    thread.join(50.0)
     assert taken == [3], "open pages count, too"
 
 
@@ -178,14 +179,17 @@ def test_weights_swap_while_actions_are_asked_for(serve: ServingLoopHarness) -> 
 
     thread = threading.Thread(target=swap)
     thread.start()
-    seen = []
-    for step in range(100):
-        client.get_action(episode, observation(step % 50))
-        seen.append(client.weights_seq_no)
-    stop.set()
-    thread.join()
+    seen: list[int] = []
+    until_s = time.monotonic() + 60.0
+    try:
+        while len(seen) < 100 or (len(set(seen)) < 3 and time.monotonic() < until_s):
+            client.get_action(episode, observation(len(seen) % 50))
+            seen.append(client.weights_seq_no)
+    finally:
+        stop.set()
+        thread.join()
     assert seen == sorted(seen)
-    assert seen[-1] > seen[0]
+    assert len(set(seen)) >= 3, "new versions answered"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from policyserver.server.runner.weights_pull import WeightsPull
 from tests.server.core_harness import ppo_config
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
 
 
 class Server:
@@ -85,11 +85,11 @@ def test_the_drivers_runner_replaces_the_state_and_can_stop_the_others(server: S
     drivers, others = WeightsPull(), WeightsPull()
     server.push(9, "newer")
     drivers.replace(server.handle, {COMPONENT_RL_MODULE: "older"}, 5)  # nobody waits for the actor's two threads, here and below
-    wait_until(lambda: ray.get(server.handle.get_version.remote()) == 5, "the state of the driver's runner", 10.0)
+    wait_until(lambda: ray.get(server.handle.get_version.remote()) == 5, "the state of the driver's runner")
     assert others.newest(server.handle) == {COMPONENT_RL_MODULE: "older", WEIGHTS_SEQ_NO: 5}
     assert not others.group_stops(server.handle)
     drivers.stop_group(server.handle)
-    wait_until(lambda: others.group_stops(server.handle), "the word to stop", 10.0)
+    wait_until(lambda: others.group_stops(server.handle), "the word to stop")
     assert others.newest(server.handle) is None
 
 

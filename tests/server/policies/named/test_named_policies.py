@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ray.rllib.connectors.env_to_module import MeanStdFilter
 from policyserver.common.errors import PolicyUnknownError, ServerOverloadedError
 from policyserver.common.flags import StepFlag
 from policyserver.server.episodes.received_rows import PolicyWanted
+from policyserver.server.policies.named import shadow as shadow_module
 from policyserver.server.policies.named.named_policies import NamedPolicies
 from policyserver.server.policies.vectorized.mean_std_filter import VectorizedMeanStdFilter
 from policyserver.server.policies.vectorized.vectorized_policy import VectorizedPolicy
@@ -341,7 +342,7 @@ def test_a_shadow_that_fails_is_left_out_counted_and_logged_once_a_minute(
     player = Player(make_harness(watching), together=True)
     player.begin({"a": PolicyWanted(), "e": PolicyWanted()}, observations(0))
     clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(shadow_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(watching.loaded()[0].policy, "_net", None)
     for step, clock[0] in ((1, 100.0), (2, 130.0), (3, 161.0), (4, 170.0)):
         assert not any(answer.error for answer in player.go_on(step, observations(step)).values()), "the others go on"
