@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.monitoring.influx.test_influx_answers import config, points, said
 from tests.services import wait_until
 
 LINES = [b"step,run=r,worker=w reward=%d %d\n" % (number, number) for number in range(20)]
+MANY = 2_500
+"""Requests that take two minutes where each takes 0.05 s."""
 
 
 @pytest.fixture
@@ -103,36 +106,38 @@ def test_an_adopted_spool_that_fails_in_the_middle_is_counted_once(server: Answe
 def test_closing_keeps_its_time_with_a_database_that_answers_slowly(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answer = lambda: (503, "text/plain", "starting")
-    known = config(server, tmp_path, request_bytes=500)
-    sink = InfluxSink(known)
-    for _ in range(60):
-        sink.write(points(10))
-    wait_until(lambda: bool(server.paths), "an attempt")
+    delivers = threading.Event()
+    known = config(server, tmp_path, request_bytes=100)
 
     def slowly() -> tuple[int, str, str]:
+        delivers.set()
         time.sleep(0.05)
         return STORED
 
     server.answer = slowly
-    sink.close(0.2)  # while all of them take some four seconds
+    sink = InfluxSink(known)
+    for _ in range(MANY):
+        sink.write(points(2))
+    assert delivers.wait(60.0)
+    sink.close(0.2)  # while all of them take two minutes
     left = sink.statistics().backlog
-    assert 0 < left < 600
+    assert 0 < left < 2 * MANY
     assert f"closed with {left} points left in the spool" in said(caplog)[-1]
     server.answer = lambda: STORED
-    successor = InfluxSink(known)
+    successor = InfluxSink(replace(known, request_bytes=100_000))
     wait_until(lambda: successor.statistics().stored == left, "the rest is delivered")
-    successor.close(10.0)
-    assert len(server.lines) == 600, "each once"
+    successor.close(60.0)
+    assert len(server.lines) == 2 * MANY, "each once"
 
 
 @pytest.mark.long
 def test_closing_leaves_a_thread_behind_that_does_not_end(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = threading.Event()
+    gate, asked = threading.Event(), threading.Event()
 
     def stuck() -> tuple[int, str, str]:
+        asked.set()
         gate.wait(60.0)
         return STORED
 
@@ -141,9 +146,10 @@ def test_closing_leaves_a_thread_behind_that_does_not_end(
     assert sink._under_way_s > 60.0
     sink._under_way_s = 0.1
     sink.write(points(10))
+    assert asked.wait(60.0)
     sink.close(0.1)
     assert sink._thread.is_alive()
     assert "what was under way did not end in time and is left behind" in said(caplog)[-1]
     gate.set()
-    sink._thread.join(20.0)
+    sink._thread.join(60.0)
     assert not sink._thread.is_alive()
