@@ -50,10 +50,10 @@ def test_a_spool_that_cannot_be_used_holds_up_neither_the_others_nor_what_is_wri
     wait_until(lambda: sink.statistics().stored == len(LINES), "the other spool is delivered")
     wait_until(lambda: "0-of-another-user" in sink.statistics().last_error, "a further look")
     sink.write(points(10))
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     (unusable / "lock").rmdir()
     wait_until(lambda: not unusable.exists(), "it is adopted once it can be")
-    sink.close(10.0)
+    sink.close(60.0)
     assert (sink.statistics().stored, sink.statistics().backlog, len(server.lines)) == (30, 0, 30)
     began, over = said(caplog)
     assert "the spool of another process can't be delivered, its points stay there" in began
@@ -72,8 +72,8 @@ def test_a_segment_that_cannot_be_read_for_a_while_costs_no_point(
     wait_until(lambda: "can't be read" in sink.statistics().last_error, "an attempt to read")
     sink.write(points(10))
     segment.with_name("away").rename(segment)
-    assert sink.flush(20.0)
-    sink.close(10.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert (sink.statistics().stored, sink.statistics().dropped, len(server.lines)) == (20, 0, 20)
     began, over = said(caplog)
     assert "the spool can't be read, trying again: [Errno 2]" in began
@@ -97,7 +97,7 @@ def test_an_adopted_spool_that_fails_in_the_middle_is_counted_once(server: Answe
     assert (counted.accepted, counted.backlog) == (counted.stored, 0)
     second.with_name("away").rename(second)
     wait_until(lambda: not second.parent.exists(), "it is adopted again")
-    sink.close(10.0)
+    sink.close(60.0)
     assert sink.statistics().accepted == sink.statistics().stored == len(LINES)
     assert server.lines == [line.decode().strip() for line in LINES], "each once"
 

@@ -135,7 +135,7 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
         assert time.monotonic() - begun < 8.0, "a viewer does not hold up the end"
     page.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "page"]
-    store.close(30.0)
+    store.close(60.0)
 
 
 @pytest.mark.process

@@ -70,7 +70,7 @@ def test_the_tile_is_the_mean_of_the_newest_tenth_of_the_whole_episodes(
     cut: dict[str, Any] = {"return": np.full(64, 7e6), "profit": np.full(64, -9.0)}
     page_store.write(Points("episode", RUN, whole, time.time_ns() + np.arange(436)))
     page_store.write(Points("episode", RUN, cut, time.time_ns() + 10**6 + np.arange(64)))
-    assert page_store.flush(10.0)
+    assert page_store.flush(60.0)
     browser.open(page.address)
     wait_drawn(browser)
     text = browser.script("return document.getElementById('tiles').innerText")

@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     opened.write(Points("step", {"run": "20261121T032235Z-seed0", "policy": "PPO", "process": "ou", "worker": "w"}, columns | ids))
     assert opened.flush(60.0)
-    opened.close(30.0)
+    opened.close(60.0)
     return path
 
 
@@ -86,7 +86,7 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
     small = tmp_path / "small.sqlite"
     opened = EmbeddedStore(small)
     opened.write(Points("train", {"run": "r"}, {"checkpoint_path": ["a", "b" * 200, "c"]}, np.arange(3) + 1))
-    opened.close(30.0)
+    opened.close(60.0)
     assert export(small, "--to", before, "--output", folder, "--piece_bytes", 100).returncode == 0
     assert [path.read_text().count("\n") for path in sorted(folder.iterdir())] == [1, 1, 1]
 
