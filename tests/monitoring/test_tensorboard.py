@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -103,8 +104,15 @@ def test_old_files_that_cannot_be_deleted_end_nothing(tmp_path: Path) -> None:
 def test_closing_keeps_its_time_with_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorboard, "_MOST_AT_ONCE", 10)
     sink = TensorBoardSink(tmp_path)
-    monkeypatch.setattr(sink, "_append", lambda points: time.sleep(0.01))
-    for iteration in range(400):
+    begun = threading.Event()
+
+    def slowly(points: Points) -> None:
+        begun.set()
+        time.sleep(0.01)
+
+    monkeypatch.setattr(sink, "_append", slowly)
+    for iteration in range(10_000):
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
-    sink.close(0.1)  # while all of them take four seconds
-    assert 0 < sink.statistics().backlog < 400
+    assert begun.wait(60.0)
+    sink.close(0.1)  # while all of them take more than a minute
+    assert 0 < sink.statistics().backlog < 10_000

@@ -68,7 +68,7 @@ def test_stored_is_what_was_accepted_less_the_dead_letters_whatever_dies(influx:
     influx.start()
     text_field = f'step,run=other slippage="a text" {start_ns}'.encode()
     url = f"{influx.url}/api/v2/write?bucket={influx.bucket}&precision=ns"
-    urllib.request.urlopen(urllib.request.Request(url, data=text_field, method="POST"), timeout=10.0).close()
+    urllib.request.urlopen(urllib.request.Request(url, data=text_field, method="POST"), timeout=60.0).close()
     influx.kill()
 
     spool = tmp_path / "spool"

@@ -51,6 +51,7 @@ def test_the_merged_points_are_what_numpy_makes_of_the_raw_ones(path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.long
 def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
@@ -70,6 +71,7 @@ def test_a_month_of_steps_stays_in_a_small_file(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.long
 def test_space_is_given_back_to_the_disk(path: Path) -> None:
     write_unmerged(path, Steps(120_000, minutes=5))
