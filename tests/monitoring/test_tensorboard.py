@@ -115,4 +115,5 @@ def test_closing_keeps_its_time_with_a_slow_disk(tmp_path: Path, monkeypatch: py
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
     assert begun.wait(60.0)
     sink.close(0.1)  # while all of them take more than a minute
+    assert not sink._thread.is_alive()
     assert 0 < sink.statistics().backlog < 10_000
