@@ -33,7 +33,7 @@ def page_store(tmp_path: Path) -> Iterator[EmbeddedStore]:
     fill(path, FilledRun("run-1"), steps=64 * 240)
     store = EmbeddedStore(path, StoreConfig(commit_interval_s=0.05))
     yield store
-    store.close(30.0)
+    store.close(60.0)
 
 
 @pytest.fixture

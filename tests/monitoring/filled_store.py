@@ -123,7 +123,7 @@ def _named(server: dict[str, Any], train: dict[str, Any], skill: dict[str, Any],
 def fill(path: Path, run: FilledRun, steps: int, end_ns: int | None = None) -> int:
     """Write a run of that many steps, which ends now or at `end_ns`, into a store, and return how many points that are."""
     begin_ns = (time.time_ns() if end_ns is None else end_ns) - int(steps / run.steps_per_s * 1e9)
-    EmbeddedStore(path).close(30.0)
+    EmbeddedStore(path).close(60.0)
     connection = tables.connect(path)
     connection.execute("BEGIN")
     written = 0

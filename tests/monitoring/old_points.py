@@ -112,7 +112,7 @@ def write_unmerged(path: Path, steps: Steps) -> None:
     steps.write(store, batch=20_000)
     store.write(recent())
     assert store.flush(60.0)
-    store.close(20.0)
+    store.close(60.0)
 
 
 def recent() -> Points:

@@ -63,7 +63,7 @@ def test_odd_values_come_back_exactly(influx: InfluxServer, tmp_path: Path) -> N
     points = Points("step", {"run": "r"}, {"episode": texts, "reward": floats, "bar": integers}, tag_columns={"symbol": tags})
     sink = InfluxSink(InfluxConfig(influx.url, influx.bucket, tmp_path / "spool", gather_s=0.01))
     sink.write(points)
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     assert sink.statistics().dead_lettered == 0
     rows = sorted(influx.query("SELECT episode, reward, bar, symbol FROM step"), key=lambda row: int(row["time"]))
     assert [row["time"] for row in rows] == points.times_ns.tolist()
@@ -71,7 +71,7 @@ def test_odd_values_come_back_exactly(influx: InfluxServer, tmp_path: Path) -> N
     assert [row["reward"] for row in rows] == floats
     assert [row["bar"] for row in rows] == integers
     assert [row["symbol"] for row in rows] == tags
-    sink.close(30.0)
+    sink.close(60.0)
 
 
 def test_what_the_protocol_cannot_express_is_replaced() -> None:

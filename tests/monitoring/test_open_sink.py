@@ -29,8 +29,8 @@ def test_points_go_to_the_store_and_to_the_influxdb_that_the_environment_names(
     store = tmp_path / "run" / "store.sqlite"
     sink = prepared(RecordingConfig(), store, store.parent)()
     sink.write(Points.one("train", {"run": "r"}, {"iteration": 7, "loss": 0.5}))
-    assert sink.flush(30.0)
-    sink.close(10.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert (store.parent / "influx-spool").is_dir()
     assert [row["iteration"] for row in influx.query("SELECT iteration, loss FROM train")] == [7]
     reader = StoreReader(store)
@@ -44,7 +44,7 @@ def test_without_an_address_there_is_no_influxdb(tmp_path: Path) -> None:
     assert isinstance(nowhere, MultiSink)
     assert not nowhere.sinks
     sink = prepared(RecordingConfig(), store, tmp_path)()
-    sink.close(30.0)
+    sink.close(60.0)
     assert [path.name for path in tmp_path.glob("*spool*")] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def test_figures_are_scalars_by_measurement_and_step(tmp_path: Path, monkeypatch
     sink.write(Points.one("result", RUN, {"episodes": 40, "return_mean": 12.5}))
     sink.write(Points.one("server", RUN | {"worker": "serving-1"}, {"boot_id": "b", "uptime_s": 3.2, "actions": 7}))
     sink.write(Points.one("step", RUN, {"episode": "a", "bar": 1, "reward": 1.0}))
-    assert sink.flush(30.0)
-    sink.close(30.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert sink.statistics().accepted == sink.statistics().stored == 4, "steps are not drawn"
     assert scalars(tmp_path / "tensorboard") == {
         ("train/iteration", 1): 1.0, ("train/loss", 1): 0.5, ("train/iteration", 2): 2.0, ("train/loss", 2): 1.0,
@@ -64,8 +65,8 @@ def test_the_oldest_files_make_way(tmp_path: Path) -> None:
     sink = TensorBoardSink(tmp_path, max_bytes=20_000)
     for iteration in range(1, 401):
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
-        assert sink.flush(30.0)
-    sink.close(30.0)
+        assert sink.flush(60.0)
+    sink.close(60.0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 20_000 + 200
     steps = [step for _, step in scalars(tmp_path)]
     assert (min(steps) > 1, max(steps)) == (True, 400)
@@ -79,13 +80,13 @@ def test_a_disk_that_takes_nothing_ends_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(sink, "_append", fail)
     sink.write(Points.one("train", RUN, {"iteration": 1, "loss": 0.5}))
-    assert sink.flush(30.0)
+    assert sink.flush(60.0)
     assert (sink.statistics().stored, sink.statistics().dead_lettered) == (0, 1)
     assert sink.statistics().last_error == "points are lost: [Errno 28] No space left on device"
     monkeypatch.undo()
     sink.write(Points.one("train", RUN, {"iteration": 2, "loss": 0.5}))
-    assert sink.flush(30.0)
-    sink.close(30.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert {step for _, step in scalars(tmp_path)} == {2}
 
 
@@ -94,8 +95,8 @@ def test_old_files_that_cannot_be_deleted_end_nothing(tmp_path: Path) -> None:
     sink = TensorBoardSink(tmp_path, max_bytes=1)
     for iteration in (1, 2, 3):
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
-        assert sink.flush(30.0)
-    sink.close(30.0)
+        assert sink.flush(60.0)
+    sink.close(60.0)
     assert "old files can't be deleted" in sink.statistics().last_error
     assert sink.statistics().stored == 3
 
@@ -103,8 +104,16 @@ def test_old_files_that_cannot_be_deleted_end_nothing(tmp_path: Path) -> None:
 def test_closing_keeps_its_time_with_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorboard, "_MOST_AT_ONCE", 10)
     sink = TensorBoardSink(tmp_path)
-    monkeypatch.setattr(sink, "_append", lambda points: time.sleep(0.01))
-    for iteration in range(400):
+    begun = threading.Event()
+
+    def slowly(points: Points) -> None:
+        begun.set()
+        time.sleep(0.01)
+
+    monkeypatch.setattr(sink, "_append", slowly)
+    for iteration in range(10_000):
         sink.write(Points.one("train", RUN, {"iteration": iteration, "loss": 0.5}))
-    sink.close(0.1)  # while all of them take four seconds
-    assert 0 < sink.statistics().backlog < 400
+    assert begun.wait(60.0)
+    sink.close(0.1)  # while all of them take more than a minute
+    assert not sink._thread.is_alive()
+    assert 0 < sink.statistics().backlog < 10_000

@@ -44,7 +44,7 @@ class Served:
 
     def segments(self, want_steps: int = 1) -> list[Any]:
         """Take what waits for the learner, as it arrives there; waits until there are so many steps."""
-        return self.harness.segments(want_steps)
+        return self.harness.segments(want_steps, 60.0)
 
     def statistics(self) -> CoreStatistics:
         return self.harness.serving_loop.call(self.core.snapshot)

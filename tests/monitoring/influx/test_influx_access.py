@@ -63,7 +63,7 @@ def deliver(config: InfluxConfig) -> None:
     """Deliver what other sinks have left."""
     sink = InfluxSink(patient(config))
     wait_until(lambda: sink.statistics().stored, "the points to be delivered")
-    sink.close(10.0)
+    sink.close(60.0)
 
 
 def stored(server: InfluxServer) -> int:
@@ -136,7 +136,7 @@ def test_a_database_of_this_machine_is_written_to_without_the_proxy_that_the_env
         proxy.put_into_environment(environment, "http")
         sink = InfluxSink(patient(InfluxConfig(influx.url, influx.bucket, tmp_path / "spool")))
         sink.write(Points("step", {"run": "r", "worker": "w"}, {"reward": np.ones(10)}))
-        assert sink.flush(20.0)
+        assert sink.flush(60.0)
         sink.close(1.0)
     assert proxy.asked == []
     assert stored(influx) == 10

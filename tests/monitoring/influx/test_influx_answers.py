@@ -54,9 +54,9 @@ def test_only_204_counts_as_stored(server: AnsweringServer, tmp_path: Path, answ
     assert (counted.stored, counted.backlog, counted.dead_lettered) == (0, 10, 0), "nobody has the points"
     assert str(answer[0]) in counted.last_error
     server.answer = lambda: STORED
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     assert (sink.statistics().stored, len(server.lines)) == (10, 10)
-    sink.close(30.0)
+    sink.close(60.0)
 
 
 @pytest.mark.long
@@ -75,10 +75,10 @@ def test_an_outage_is_one_line_and_its_end_another_that_says_what_had_waited(
     assert "<" not in outage
     assert len(outage) < 400
     server.answer = lambda: STORED
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     sink.write(points(1))
-    assert sink.flush(20.0)
-    sink.close(30.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     _, recovery = said(caplog)
     assert "takes points again, 30 had waited, after" in recovery
 
@@ -111,9 +111,9 @@ def test_points_that_find_the_spool_full_are_one_line_and_one_when_there_is_room
         sink.write(points())
     dropped = sink.statistics().dropped
     server.answer = lambda: STORED
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     sink.write(points())
-    sink.close(30.0)
+    sink.close(60.0)
     lines = said(caplog)
     assert len(lines) == 4, "\n".join(lines)
     assert sum("points dropped: max_spool_bytes is reached" in text for text in lines) == 1
@@ -126,8 +126,8 @@ def test_refused_points_of_one_request_are_one_line(server: AnsweringServer, tmp
     server.answer = lambda: (400, "application/json", f"cannot parse line {next(numbers)}")
     sink = InfluxSink(config(server, tmp_path))
     sink.write(points(20))
-    assert sink.flush(20.0)
-    sink.close(30.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert len(said(caplog)) == 1, "\n".join(said(caplog))
     assert "20 points were refused, the first: 400 Bad Request cannot parse line" in said(caplog)[0]
 
@@ -154,8 +154,8 @@ def test_a_variable_may_end_with_a_line_break(server: AnsweringServer, tmp_path:
     assert read is not None
     sink = InfluxSink(read)
     sink.write(points())
-    assert sink.flush(30.0)
-    sink.close(30.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
 
 
@@ -167,10 +167,9 @@ def test_a_server_that_repeats_the_token_does_not_spread_it(
     server.answer = lambda: (status, "text/plain", f"Authorization: Token user:{TOKEN}, as Basic dXNlcjpzM2NyZXQ=, is not welcome")
     sink = InfluxSink(config(server, tmp_path, token=f"user:{TOKEN}"))
     sink.write(points())
-    wait_until(lambda: sink.statistics().last_error and "is not welcome" in caplog.text, "the answer, and the line about it")
+    wait_until(lambda: "is not welcome" in caplog.text, "the answer")
     sink.close(0.1)
     files = "".join(path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file())
-    assert "is not welcome" in caplog.text
     assert TOKEN not in caplog.text + sink.statistics().last_error + files
 
 
@@ -187,7 +186,7 @@ def test_a_dead_letter_file_that_cannot_be_written_stops_no_delivery(
     sink.write(points(1))
     wait_until(lambda: sink.statistics().dead_lettered or "for good" in caplog.text, "the refusal")
     sink.write(points(10))
-    assert sink.flush(30.0), "the sink goes on"
+    assert sink.flush(60.0), "the sink goes on"
     assert (sink.statistics().stored, sink.statistics().dead_lettered) == (10, 1)
-    sink.close(30.0)
+    sink.close(60.0)
     assert "dead.lp can't be written (No space left on device)" in caplog.text

@@ -32,12 +32,14 @@ config = InfluxConfig(sys.argv[1], "rl", Path(sys.argv[2]), gather_s=0.02, retry
 sink = InfluxSink(config)
 number = 0
 while True:
+    sys.stdin.readline()
     sink.write(batch(number, int(sys.argv[3])))
     number += {BATCH}
     sys.stdout.write(f"{{number}}\\n")
     sys.stdout.flush()
-    time.sleep(0.002)
+    time.sleep(0.01)
 """
+"""Writes a batch for each line that it reads, so that a slow machine has no more to deliver than a fast one."""
 
 
 def batch(first: int, start_ns: int) -> Points:
@@ -59,19 +61,27 @@ def dead_lines(spool: Path) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("repetition", range(10))
 def test_stored_is_what_was_accepted_less_the_dead_letters_whatever_dies(influx: InfluxServer, tmp_path: Path, repetition: int) -> None:
     start_ns = time.time_ns()
     influx.start()
     text_field = f'step,run=other slippage="a text" {start_ns}'.encode()
     url = f"{influx.url}/api/v2/write?bucket={influx.bucket}&precision=ns"
-    urllib.request.urlopen(urllib.request.Request(url, data=text_field, method="POST"), timeout=10.0).close()
+    urllib.request.urlopen(urllib.request.Request(url, data=text_field, method="POST"), timeout=60.0).close()
     influx.kill()
 
     spool = tmp_path / "spool"
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, influx.url, str(spool), str(start_ns)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", WRITER, influx.url, str(spool), str(start_ns)]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert writer.stdin is not None
     assert writer.stdout is not None
     said = 0
+
+    def allow(more: int) -> None:
+        assert writer.stdin is not None
+        writer.stdin.write(b"\n" * (more // BATCH))
+        writer.stdin.flush()
 
     def accept(more: int) -> None:
         nonlocal said
@@ -80,23 +90,28 @@ def test_stored_is_what_was_accepted_less_the_dead_letters_whatever_dies(influx:
         while said < until:
             said = int(writer.stdout.readline())
 
+    allow(3000)
     accept(3000)
     for _ in range(2):
+        allow(6000)
         influx.start()
         accept(4000)
         influx.kill()
         accept(2000)
+    last = 2000 + 300 * repetition
+    allow(last + 2000)
     influx.start()
-    accept(2000 + 300 * repetition)
+    accept(last)
     writer.kill()
     said = max([said, *(int(line) for line in writer.stdout.read().split(b"\n")[:-1])])
     writer.wait()
     writer.stdout.close()
+    writer.stdin.close()
 
     config = InfluxConfig(influx.url, influx.bucket, spool, gather_s=0.02, retry_min_s=0.05, retry_max_s=0.2, adopt_interval_s=0.1)
     heir = InfluxSink(config)
     wait_until(lambda: not list(spool.glob(f"*-{writer.pid}-*")), "the killed writer's spool to be delivered")
-    heir.close(10.0)
+    heir.close(60.0)
 
     accepted = {said, said + BATCH}  # the writer may have died between its newest write and its saying so
     dead = dead_lines(spool)
@@ -111,7 +126,7 @@ def test_stored_is_what_was_accepted_less_the_dead_letters_whatever_dies(influx:
     for first in range(0, len(numbers), BATCH):
         replay.write(batch(first, start_ns))
     assert replay.flush(60.0)
-    replay.close(10.0)
+    replay.close(60.0)
     assert stored(influx) == (count, total)
     assert len(dead_lines(spool)) == len(dead)
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.monitoring.influx.test_influx_answers import config, points, said
 from tests.services import wait_until
 
 LINES = [b"step,run=r,worker=w reward=%d %d\n" % (number, number) for number in range(20)]
+MANY = 2_500
+"""Requests that take two minutes where each takes 0.05 s."""
 
 
 @pytest.fixture
@@ -48,10 +51,10 @@ def test_a_spool_that_cannot_be_used_holds_up_neither_the_others_nor_what_is_wri
     wait_until(lambda: sink.statistics().stored == len(LINES), "the other spool is delivered")
     wait_until(lambda: "0-of-another-user" in sink.statistics().last_error, "a further look")
     sink.write(points(10))
-    assert sink.flush(20.0)
+    assert sink.flush(60.0)
     (unusable / "lock").rmdir()
     wait_until(lambda: not unusable.exists(), "it is adopted once it can be")
-    sink.close(10.0)
+    sink.close(60.0)
     assert (sink.statistics().stored, sink.statistics().backlog, len(server.lines)) == (30, 0, 30)
     began, over = said(caplog)
     assert "the spool of another process can't be delivered, its points stay there" in began
@@ -70,8 +73,8 @@ def test_a_segment_that_cannot_be_read_for_a_while_costs_no_point(
     wait_until(lambda: "can't be read" in sink.statistics().last_error, "an attempt to read")
     sink.write(points(10))
     segment.with_name("away").rename(segment)
-    assert sink.flush(20.0)
-    sink.close(10.0)
+    assert sink.flush(60.0)
+    sink.close(60.0)
     assert (sink.statistics().stored, sink.statistics().dropped, len(server.lines)) == (20, 0, 20)
     began, over = said(caplog)
     assert "the spool can't be read, trying again: [Errno 2]" in began
@@ -95,7 +98,7 @@ def test_an_adopted_spool_that_fails_in_the_middle_is_counted_once(server: Answe
     assert (counted.accepted, counted.backlog) == (counted.stored, 0)
     second.with_name("away").rename(second)
     wait_until(lambda: not second.parent.exists(), "it is adopted again")
-    sink.close(10.0)
+    sink.close(60.0)
     assert sink.statistics().accepted == sink.statistics().stored == len(LINES)
     assert server.lines == [line.decode().strip() for line in LINES], "each once"
 
@@ -104,36 +107,38 @@ def test_an_adopted_spool_that_fails_in_the_middle_is_counted_once(server: Answe
 def test_closing_keeps_its_time_with_a_database_that_answers_slowly(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answer = lambda: (503, "text/plain", "starting")
-    known = config(server, tmp_path, request_bytes=500)
-    sink = InfluxSink(known)
-    for _ in range(60):
-        sink.write(points(10))
-    wait_until(lambda: bool(server.paths), "an attempt")
+    delivers = threading.Event()
+    known = config(server, tmp_path, request_bytes=100)
 
     def slowly() -> tuple[int, str, str]:
+        delivers.set()
         time.sleep(0.05)
         return STORED
 
     server.answer = slowly
-    sink.close(0.2)  # while all of them take some four seconds
+    sink = InfluxSink(known)
+    for _ in range(MANY):
+        sink.write(points(2))
+    assert delivers.wait(60.0)
+    sink.close(0.2)  # while all of them take two minutes
     left = sink.statistics().backlog
-    assert 0 < left < 600
+    assert 0 < left < 2 * MANY
     assert f"closed with {left} points left in the spool" in said(caplog)[-1]
     server.answer = lambda: STORED
-    successor = InfluxSink(known)
+    successor = InfluxSink(replace(known, request_bytes=100_000))
     wait_until(lambda: successor.statistics().stored == left, "the rest is delivered")
-    successor.close(10.0)
-    assert len(server.lines) == 600, "each once"
+    successor.close(60.0)
+    assert len(server.lines) == 2 * MANY, "each once"
 
 
 @pytest.mark.long
 def test_closing_leaves_a_thread_behind_that_does_not_end(
     server: AnsweringServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = threading.Event()
+    gate, asked = threading.Event(), threading.Event()
 
     def stuck() -> tuple[int, str, str]:
+        asked.set()
         gate.wait(60.0)
         return STORED
 
@@ -142,9 +147,10 @@ def test_closing_leaves_a_thread_behind_that_does_not_end(
     assert sink._under_way_s > 60.0
     sink._under_way_s = 0.1
     sink.write(points(10))
+    assert asked.wait(60.0)
     sink.close(0.1)
     assert sink._thread.is_alive()
     assert "what was under way did not end in time and is left behind" in said(caplog)[-1]
     gate.set()
-    sink._thread.join(20.0)
+    sink._thread.join(60.0)
     assert not sink._thread.is_alive()

@@ -31,8 +31,8 @@ def deliver(config: InfluxConfig) -> None:
     sink = InfluxSink(config)
     sink.write(Points("step", {"run": "r"}, {"reward": [1.0, 2.0]}))
     sink.write(Points.one("train", {"run": "r"}, {"loss": 0.5}))
-    sink.flush(3.0)
-    sink.close(0.1)
+    assert sink.flush(60.0)
+    sink.close(60.0)
 
 
 def test_points_go_through_the_proxy_of_the_file(server: AnsweringServer, tmp_path: Path) -> None:

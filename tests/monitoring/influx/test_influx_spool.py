@@ -124,7 +124,7 @@ for number in range(100):
         failed += 1
 sys.stdout.write(f"{failed} {spool.backlog_bytes}")
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=110, check=True)
     failed, backlog_bytes = map(int, done.stdout.split())
     orphan = adopted(next(tmp_path.iterdir()), 1 << 20)
     lines = drain(orphan)

@@ -27,7 +27,7 @@ MOST = 65_536  # episodes that a mean is over
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(30.0)
+    EmbeddedStore(path).close(60.0)
     return path
 
 

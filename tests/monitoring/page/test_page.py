@@ -121,9 +121,10 @@ def test_a_store_of_an_older_version_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     store = EmbeddedStore(tmp_path / "empty.sqlite", StoreConfig(commit_interval_s=0.01))
     page = serve(store.path)
-    with urllib.request.urlopen(f"{page.address}/events", timeout=10.0) as events:
+    with urllib.request.urlopen(f"{page.address}/events", timeout=60.0) as events:
         assert events.readline() == b"event: choices\n"
         assert json.loads(events.readline().removeprefix(b"data: ")) == {"run": None, "runs": [], "symbols": [], "policies": [], "note": ""}
         store.write(step(7))
@@ -134,8 +135,8 @@ def test_a_store_that_is_still_empty_is_served_and_its_first_points_shown(tmp_pa
         page.close()
         assert time.monotonic() - begun < 8.0, "a viewer does not hold up the end"
     page.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "page"]
-    store.close(30.0)
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "page"]
+    store.close(60.0)
 
 
 @pytest.mark.process
@@ -146,7 +147,7 @@ def test_the_command_serves_until_it_is_told_to_stop(page_store: EmbeddedStore) 
     address = served.stdout.readline().removeprefix("page at ").strip()
     assert get(f"{address}/")[0] == 200
     served.send_signal(signal.SIGTERM)
-    assert served.wait(10) == 0
+    assert served.wait(60) == 0
     served.stdout.close()
 
 

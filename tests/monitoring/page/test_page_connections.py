@@ -38,7 +38,7 @@ def crowd(port: int, count: int, first_bytes: bytes = b"") -> Iterator[list[sock
     with contextlib.ExitStack() as open_ones:
         held = []
         for _ in range(count):
-            held.append(open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10.0)))
+            held.append(open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60.0)))
             held[-1].sendall(first_bytes)
         yield held
 

@@ -55,7 +55,7 @@ class Viewer:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(30.0)
+    EmbeddedStore(path).close(60.0)
     return path
 
 
@@ -206,7 +206,7 @@ def test_points_that_were_merged_by_the_minute_count_as_before(path: Path) -> No
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     counts = " UNION ALL ".join(f"SELECT COUNT(*) FROM {name}" for name in ("step", "train", "regressor"))
     wait_until(lambda: query(path, counts) == [(NEWEST_ROWS,)] * 3, "all that may be merged to be merged")
-    store.close(30.0)
+    store.close(60.0)
     after = totals(path)
     assert before["steps"]["steps"] == 64 * 150
     for section, sums in before.items():

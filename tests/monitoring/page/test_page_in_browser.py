@@ -16,9 +16,10 @@ from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, ESCAPE, TAB, Browser
 from tests.monitoring.filled_store import SYMBOLS, FilledRun, fill
 from tests.monitoring.page_harness import RUN, serve, step
+from tests.ports import free_address
 from tests.services import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 CHARTS = sum(bool(panel.group) for panel in PANELS)
 
@@ -70,7 +71,7 @@ def test_the_tile_is_the_mean_of_the_newest_tenth_of_the_whole_episodes(
     cut: dict[str, Any] = {"return": np.full(64, 7e6), "profit": np.full(64, -9.0)}
     page_store.write(Points("episode", RUN, whole, time.time_ns() + np.arange(436)))
     page_store.write(Points("episode", RUN, cut, time.time_ns() + 10**6 + np.arange(64)))
-    assert page_store.flush(10.0)
+    assert page_store.flush(60.0)
     browser.open(page.address)
     wait_drawn(browser)
     text = browser.script("return document.getElementById('tiles').innerText")
@@ -83,24 +84,24 @@ def test_the_tile_is_the_mean_of_the_newest_tenth_of_the_whole_episodes(
 
 def test_new_points_are_shown_as_they_come_and_after_the_server_was_restarted(page_store: EmbeddedStore, browser: Browser) -> None:
     newest = "return document.querySelector('#decisions tr')?.innerText"
-    page = serve(page_store.path)
+    page = serve(page_store.path, free_address())  # which it comes back to
     browser.open(page.address)
     wait_drawn(browser)
     page_store.write(step(770, action=0, reward=-0.25))
-    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision", 20.0)
+    row = wait_until(lambda: "episode-77" in browser.script(newest) and browser.script(newest), "the next decision")
     assert "sell" in row
     assert "-0.2500" in row
     drawn = drawn_points(browser, "returns")
     times_ns = time.time_ns() + np.arange(20) * 10**9
     page_store.write(Points("episode", RUN, {"return": np.full(20, 5.0), "no_trade_return": np.zeros(20)}, times_ns))
-    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow", 20.0)
+    wait_until(lambda: drawn_points(browser, "returns") > drawn + 5, "the chart to grow")
 
     page.close()
     wait_until(lambda: browser.script("return document.querySelector('.lost') != null"), "the page to notice that the server is gone")
     page_store.write(step(990))
     page = serve(page_store.path, page.address.removeprefix("http://"))
-    wait_until(lambda: "episode-99" in browser.script(newest), "the page to go on", 15.0)
-    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives", 20.0)
+    wait_until(lambda: "episode-99" in browser.script(newest), "the page to go on")
+    wait_until(lambda: browser.script("return document.querySelector('.live') != null"), "the page to say that the run lives")
     page.close()
 
 
@@ -116,7 +117,7 @@ def test_actions_of_any_scheme_are_shown_in_its_own_words(page_store: EmbeddedSt
         "return [...document.querySelectorAll('#decisions tr td:nth-child(7)')].slice(0, 7).map((cell) => [cell.innerText, cell.className])"
     )
     shown = [["sell", "sell"], *([text, ""] for text in reversed(texts))]
-    wait_until(lambda: browser.script(cells) == shown, "the decisions", 20.0)
+    wait_until(lambda: browser.script(cells) == shown, "the decisions")
     assert browser.errors() == []
     page.close()
 
@@ -202,10 +203,10 @@ def test_it_can_be_used_with_the_keyboard_alone(page: PageServer, browser: Brows
     newest = browser.script(shown)
     for _ in range(30):
         browser.press(ARROW_LEFT)
-    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar", 20.0)
+    wait_until(lambda: browser.script(shown) != newest, "the cursor to have moved to an earlier bar")
     browser.press(ESCAPE)
-    wait_until(lambda: browser.script(shown) == newest, "the newest value again", 20.0)
+    wait_until(lambda: browser.script(shown) == newest, "the newest value again")
 
     browser.script("document.getElementById('symbol').focus()")
     browser.press("B")
-    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter", 20.0)
+    wait_until(lambda: "symbol=BBB" in browser.script("return location.search"), "the symbol to be chosen by its letter")

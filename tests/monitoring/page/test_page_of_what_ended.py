@@ -20,7 +20,7 @@ from tests.browser import ARROW_LEFT, Browser
 from tests.monitoring.page_harness import RUN, serve
 from tests.services import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 DAY_NS = 86_400 * 10**9
 NEWEST_NS = time.time_ns() - 2 * DAY_NS
@@ -47,7 +47,7 @@ WORDS = """
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(30.0)
+    EmbeddedStore(path).close(60.0)
     return path
 
 
@@ -80,14 +80,14 @@ def episodes(ends_ns: np.ndarray, cut: bool = False) -> Points:
 
 def state_of(browser: Browser, expected: str) -> str:
     """Wait for a state of the connection; its words."""
-    wait_until(lambda: browser.script(CONNECTION)[0] == expected, f"the page to be {expected}", 10.0)
+    wait_until(lambda: browser.script(CONNECTION)[0] == expected, f"the page to be {expected}")
     return str(browser.script(CONNECTION)[1])
 
 
 def axis_words(browser: Browser) -> list[str]:
     """Draw every chart again and return the words on the axes of those that can be seen."""
     browser.script(WORDS)
-    return list(wait_until(lambda: browser.script("return window.words"), "words on the axes", 10.0))
+    return list(wait_until(lambda: browser.script("return window.words"), "words on the axes"))
 
 
 def test_a_run_that_ended_keeps_its_figures_and_is_not_called_live(path: Path, shown: PageServer, browser: Browser) -> None:
@@ -104,7 +104,7 @@ def test_a_run_that_ended_keeps_its_figures_and_is_not_called_live(path: Path, s
     assert ":" not in browser.script(time_shown)
     browser.script("document.getElementById('returns').focus()")
     browser.press(ARROW_LEFT)
-    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time", 20.0)
+    wait_until(lambda: ":" in browser.script(time_shown) and date.strip() in browser.script(time_shown), "the cursor's time")
     assert "reward" in browser.script("return document.querySelector('#returns').closest('section').innerText"), "the unit"
 
 
@@ -140,7 +140,7 @@ def test_one_point_is_drawn_on_an_axis_of_seconds(path: Path, shown: PageServer,
 def test_an_empty_store_and_a_run_that_does_not_exist_are_not_called_live(path: Path, shown: PageServer, browser: Browser) -> None:
     browser.open(shown.address)
     assert state_of(browser, "empty") == "no points yet"
-    write(path, served(5, time.time_ns() - 5 * 10**9, "boot"), episodes(time.time_ns() - np.arange(5)))
+    write(path, served(200, time.time_ns() - 5 * 10**9, "boot"), episodes(time.time_ns() - np.arange(5)))
     assert state_of(browser, "live") == "live"
     wait_until(lambda: browser.script("return +document.getElementById('returns').dataset.points") > 0, "the chart")
     browser.script(

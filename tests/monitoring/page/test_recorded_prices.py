@@ -45,7 +45,7 @@ def test_the_test_part_is_named_from_the_store_and_an_older_store_has_no_parts(t
         fields = {"recorded": True, "trained_on": False, "bars": 100, "first_bar_s": 915_408_000.0, "last_bar_s": 1_546_214_400.0}
         store.write(Points.one("prices", RUN | {"process": "recorded", "symbol": symbol}, fields | {"span": part}))
     store.write(step(1))
-    store.close(30.0)
+    store.close(60.0)
     expected = "Test part: the policy does not learn (test 0, test 1: sp500, nasdaq, 1999-01-04 to 2018-12-31, 300 bars)"
     learnt = "if it had learnt, when each began, from the training before it alone."
     assert choices(store.path)["note"] == f"{expected}; out of sample {learnt}"
@@ -67,7 +67,7 @@ def test_the_page_is_told_that_results_on_files_are_in_sample_and_of_which_span(
     store = EmbeddedStore(tmp_path / "store.sqlite")
     store.write(prices(recorded))
     store.write(step(1))
-    store.close(30.0)
+    store.close(60.0)
     note = choices(store.path)["note"]
     assert note.startswith(IN_SAMPLE) if recorded else note == ""
 
@@ -76,7 +76,7 @@ def test_the_page_is_told_that_results_on_files_are_in_sample_and_of_which_span(
 def test_a_store_that_an_older_version_wrote_is_shown_without_a_note(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite")
     store.write(step(1))
-    store.close(30.0)
+    store.close(60.0)
     with closing(tables.connect(store.path)) as connection:
         connection.execute("DROP TABLE prices")
     assert choices(store.path)["note"] == ""
@@ -84,7 +84,7 @@ def test_a_store_that_an_older_version_wrote_is_shown_without_a_note(tmp_path: P
         assert reader.newest_ids() == dict.fromkeys(MEASUREMENTS, 0) | {"step": 1}
         later = EmbeddedStore(store.path)
         later.write(prices(recorded=True))
-        later.close(30.0)
+        later.close(60.0)
         assert reader.newest_ids()["prices"] == 1
         assert [each.symbol for each in reader.recorded_prices("run-1")] == ["sp500"]
 

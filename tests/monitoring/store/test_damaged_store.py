@@ -48,13 +48,13 @@ def test_what_is_damaged_is_put_aside_with_a_warning_and_recording_goes_on(
     path = tmp_path / "store.sqlite"
     first = EmbeddedStore(path)
     first.write(steps(np.ones(500)))
-    first.close(10.0)
+    first.close(60.0)
     damage(path)
     with caplog.at_level(logging.WARNING):
         store = EmbeddedStore(path, StoreConfig(retry_interval_s=0.05))
         store.write(steps(np.full(7, 2.0)))
-        stored = store.flush(20.0)
-        store.close(10.0)
+        stored = store.flush(60.0)
+        store.close(60.0)
     assert stored
     assert rewards(path) == 14.0
     (aside,) = tmp_path.glob("store.sqlite.damaged-*Z")
@@ -66,7 +66,7 @@ def record_and_damage(path: Path) -> None:
     """Record 5,000 steps, and damage a page of theirs that is met when more are written."""
     first = EmbeddedStore(path)
     first.write(steps(np.ones(5000)))
-    first.close(10.0)
+    first.close(60.0)
     with closing(sqlite3.connect(path)) as plain:
         (root,) = plain.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'step'").fetchone()
     overwrite(path, (root - 1) * PAGE_BYTES, root * PAGE_BYTES)
@@ -81,9 +81,9 @@ def test_a_store_that_turns_out_to_be_damaged_while_it_is_written_is_put_aside_o
     stores = [EmbeddedStore(path, StoreConfig(retry_interval_s=0.05)) for _ in range(2)]
     for number, store in enumerate(stores):
         store.write(steps(np.ones(10), {"run": "r1", "worker": f"w{number}"}))
-    assert [store.flush(20.0) for store in stores] == [True, True]
+    assert [store.flush(60.0) for store in stores] == [True, True]
     for store in stores:
-        store.close(10.0)
+        store.close(60.0)
     assert rewards(path) == 20.0
     assert len(list(tmp_path.glob("store.sqlite.damaged-*Z"))) == 1
     assert caplog.text.count("put aside as") == 1
@@ -106,13 +106,13 @@ def test_a_page_that_is_watched_goes_on_with_the_new_store(tmp_path: Path, caplo
     page.start(path)
     try:
         with pytest.raises(urllib.error.HTTPError, match="503"):
-            urllib.request.urlopen(f"{page.address}/snapshot", timeout=10.0)
+            urllib.request.urlopen(f"{page.address}/snapshot", timeout=60.0)
         store.write(steps(np.full(7, 2.0)))
-        assert store.flush(20.0)
-        with urllib.request.urlopen(f"{page.address}/snapshot", timeout=10.0) as answer:
+        assert store.flush(60.0)
+        with urllib.request.urlopen(f"{page.address}/snapshot", timeout=60.0) as answer:
             shown = json.load(answer)
     finally:
         page.close()
-        store.close(10.0)
+        store.close(60.0)
     assert (shown["choices"]["run"], len(shown["decisions"])) == ("r1", 7)
     assert "Traceback" not in caplog.text

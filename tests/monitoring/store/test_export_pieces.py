@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     opened.write(Points("step", {"run": "20261121T032235Z-seed0", "policy": "PPO", "process": "ou", "worker": "w"}, columns | ids))
     assert opened.flush(60.0)
-    opened.close(30.0)
+    opened.close(60.0)
     return path
 
 
@@ -44,6 +44,7 @@ def export(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.process
 def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: InfluxServer, store: Path, tmp_path: Path) -> None:
     influx.start()
@@ -55,13 +56,14 @@ def test_the_documented_commands_bring_a_long_export_into_influxdb(influx: Influ
     root = Path(__file__).parents[3]
     environment = os.environ | variables | {"PYTHONPATH": f"{root}:{root / 'proto'}"}
     done = subprocess.run(
-        ["bash", "-euc", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-euc", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert influx.query("SELECT COUNT(reward) FROM step") == [{"time": 0, "count": STEPS}]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.long
 def test_pieces_are_whole_lines_and_together_what_one_file_has(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"
@@ -86,7 +88,7 @@ def test_a_line_longer_than_a_piece_has_a_piece_of_its_own(store: Path, tmp_path
     small = tmp_path / "small.sqlite"
     opened = EmbeddedStore(small)
     opened.write(Points("train", {"run": "r"}, {"checkpoint_path": ["a", "b" * 200, "c"]}, np.arange(3) + 1))
-    opened.close(30.0)
+    opened.close(60.0)
     assert export(small, "--to", before, "--output", folder, "--piece_bytes", 100).returncode == 0
     assert [path.read_text().count("\n") for path in sorted(folder.iterdir())] == [1, 1, 1]
 
@@ -120,6 +122,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_touched(store: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.long
 def test_a_folder_of_pieces_is_replaced_when_asked(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pieces"

@@ -29,7 +29,7 @@ def older(tmp_path: Path) -> Path:
     store = EmbeddedStore(path)
     columns: dict[str, Any] = {"return": [1.0, 2.0, 900.0], "no_trade_return": [0.0, 0.5, None], "profit": [0.1, 0.2, -0.9]}
     store.write(Points("episode", RUN, columns))
-    store.close(30.0)
+    store.close(60.0)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE episode DROP COLUMN cut")
         connection.execute("DROP TABLE result")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import signal
 import subprocess
 import sys
 import threading
@@ -70,35 +71,37 @@ def test_a_reader_finds_every_point_exactly_once_while_they_are_merged(path: Pat
 @pytest.mark.process
 def test_a_process_killed_while_it_merges_leaves_every_point_once(path: Path) -> None:
     program = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from policyserver.monitoring.store import housekeeper
 from policyserver.monitoring.store import store
 from policyserver.monitoring.store.retention import RetentionConfig
 housekeeper.BIT_ROWS = store.BIT_ROWS = 50
+bits = 0
+
+def follow(statement):
+    global bits
+    bits += statement.startswith("COMMIT")
+    if bits >= 20 and statement.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
 opened = store.EmbeddedStore(Path(sys.argv[1]), store.StoreConfig(retention=RetentionConfig(raw_s=3600.0, interval_s=0.01)))
-sys.stdout.write("open\\n")
-sys.stdout.flush()
+opened._connection.set_trace_callback(follow)
 opened._thread.join()
 """
     steps = Steps(30_000, minutes=20)
     write_unmerged(path, steps)
-    left = [old_steps(path)]
-    for attempt in range(5):
-        merging = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
-        assert merging.stdout is not None
-        merging.stdout.readline()
-        wait_until(lambda: old_steps(path) < left[-1] - 500, "some steps to be merged")
-        merging.kill()
-        merging.wait()
-        merging.stdout.close()
-        left.append(old_steps(path))
-        assert left[-1] > 0, f"it was killed in the middle, attempt {attempt}"
+    left = old_steps(path)
+    for statement in ("BEGIN", "INSERT", "DELETE", "COMMIT", "DELETE"):  # which it is killed before
+        merging = subprocess.run([sys.executable, "-c", program, str(path), statement], timeout=100, check=False)
+        assert merging.returncode == -signal.SIGKILL
+        before, left = left, old_steps(path)
+        assert before - 500 > left > 0, f"it was killed in the middle, before a {statement}"
         assert ledger(path).steps == 30_000 + RECENT
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     wait_until(lambda: not old_steps(path), "the rest to be merged")
     assert_merged(path, steps)
-    store.close(30.0)
+    store.close(60.0)
 
 
 @pytest.mark.process
@@ -117,18 +120,18 @@ for batch in range(60):
     tags = {"run": "r1", "worker": sys.argv[2]}
     store.write(Points("step", tags, {"reward": np.ones(100)}, times_ns))
     store.write(Points("step", tags, {"reward": np.ones(50)}))
-    assert store.flush(20.0)
-store.close(20.0)
+    assert store.flush(60.0)
+store.close(60.0)
 """
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path), f"w{n}", str(MONTH_AGO_NS)]) for n in range(2)]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(110) for writer in writers] == [0, 0]
     assert ledger(path) == Ledger(2 * 60 * 150, 2 * 60 * 150.0)
     store = EmbeddedStore(path, StoreConfig(retention=OFTEN))
     store.write(recent())
-    assert store.flush(20.0)
+    assert store.flush(60.0)
     wait_until(lambda: query(path, "SELECT SUM(points) FROM step_1m") == [(12_000,)], "the old points to be merged")
     assert ledger(path) == Ledger(18_000 + RECENT, 18_000.0)
-    store.close(30.0)
+    store.close(60.0)
 
 
 @pytest.mark.long
@@ -168,7 +171,7 @@ def test_writing_goes_on_while_much_is_merged(path: Path) -> None:
     wait_until(lambda: not old_steps(path), "the old steps to be merged")
     done.set()
     writer.join()
-    assert store.flush(20.0)
+    assert store.flush(60.0)
     assert ledger(path).steps == 60_000 + RECENT + 10 * len(took)
     assert store.statistics().dropped == 0
-    store.close(30.0)
+    store.close(60.0)

@@ -31,12 +31,12 @@ def test_another_process_that_opens_and_closes_a_store_with_a_page_costs_no_poin
     page = PageServer()
     page.start(path)
     store.write(steps(np.ones(20)))
-    assert store.flush(20.0)
-    subprocess.run([sys.executable, "-c", OPEN_AND_CLOSE, str(path)], check=True, timeout=60)
+    assert store.flush(60.0)
+    subprocess.run([sys.executable, "-c", OPEN_AND_CLOSE, str(path)], check=True, timeout=110)
     store.write(steps(np.ones(10)))
-    assert store.flush(20.0)
+    assert store.flush(60.0)
     page.close()
-    store.close(10.0)
+    store.close(60.0)
     reader = StoreReader(path)
     assert reader.ledger("r1").steps == 30
     reader.close()
@@ -52,5 +52,5 @@ def test_no_test_gets_past_sqlite_to_a_store_that_its_process_has_open(suffix: s
         with pytest.raises(AssertionError, match="beside SQLite"):
             os.open(tmp_path / f"store.sqlite{suffix}", os.O_RDONLY)
     finally:
-        store.close(10.0)
+        store.close(60.0)
     assert (tmp_path / "store.sqlite").read_bytes(), "once it is closed, anybody may read it"

@@ -25,24 +25,25 @@ def test_closing_keeps_its_time_with_a_disk_that_is_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = EmbeddedStore(tmp_path / "store.sqlite", StoreConfig(commit_points=5))
-    insert, took = tables.insert, threading.Semaphore()
+    insert, begun, written = tables.insert, threading.Event(), threading.Event()
 
     def slowly(connection: sqlite3.Connection, measurement: Measurement, rows: list[tuple[Any, ...]]) -> None:
-        took.acquire()
+        begun.set()
+        assert written.wait(60.0)  # all of them wait for the first
         time.sleep(0.01 * len(rows))
         insert(connection, measurement, rows)
-        took.release()
 
     monkeypatch.setattr(tables, "insert", slowly)
-    with took:  # all of them wait for the first
-        for _ in range(100):
-            store.write(points(5))
-    store.close(0.3)  # while all of them take five seconds
+    for _ in range(1600):
+        store.write(points(5))
+    assert begun.wait(60.0)
+    written.set()
+    store.close(0.3)  # while all of them take eighty seconds
     left = store.statistics().backlog
-    assert 0 < left < 500
+    assert 0 < left < 8000
     assert f"closed with {left} points lost, for the time to write them was up" in caplog.text
     with contextlib.closing(tables.connect(store.path, read_only=True)) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM step").fetchone() == (500 - left,)
+        assert connection.execute("SELECT COUNT(*) FROM step").fetchone() == (8000 - left,)
 
 
 def test_a_damaged_store_that_cannot_be_closed_ends_no_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +64,8 @@ def test_a_damaged_store_that_cannot_be_closed_ends_no_writing(tmp_path: Path, m
 
     monkeypatch.setattr(tables, "insert", damaged)
     store.write(points(10))
-    assert store.flush(20.0)
-    store.close(10.0)
+    assert store.flush(60.0)
+    store.close(60.0)
     assert len(list(tmp_path.glob("store.sqlite.damaged-*"))) >= 1
 
 
@@ -95,9 +96,9 @@ def test_a_full_disk_and_a_full_queue_are_one_line_each_and_their_end_says_what_
         wait_until(lambda: attempts >= tried + 2, "two attempts")  # noqa: B023
     assert store.statistics().dropped == 3 * 120 - 100
     monkeypatch.setattr(tables, "insert", insert)
-    assert store.flush(10.0)
+    assert store.flush(60.0)
     store.write(points(1))
-    store.close(30.0)
+    store.close(60.0)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(lines) == 4, "\n".join(lines)
     assert sum("disk is full; trying again" in line for line in lines) == 1

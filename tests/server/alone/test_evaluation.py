@@ -77,7 +77,7 @@ def evaluating(run_folder: Path, address: str, episodes: int) -> Iterator[subpro
 
     with process:
         try:
-            wait_until(serves, "the evaluation to serve", 60.0)
+            wait_until(serves, "the evaluation to serve", 200.0)
             yield process
         finally:
             process.kill()
@@ -107,6 +107,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_episodes_of_real_clients_are_evaluated(run_folder: Path) -> None:
     address, wanted = free_address(), 12
     played: list[float] = []
@@ -124,7 +125,7 @@ def test_episodes_of_real_clients_are_evaluated(run_folder: Path) -> None:
         with PolicyClient(address) as one, PolicyClient(address) as other, ThreadPoolExecutor(4) as pool:
             for task in [pool.submit(play_on, client, first) for first, client in enumerate((one, other, one, other))]:
                 task.result()
-        out, _ = process.communicate(timeout=60.0)
+        out, _ = process.communicate(timeout=200.0)
     assert process.returncode == 0
     assert refused.is_set()
     result = json.loads(out)
@@ -137,13 +138,14 @@ def test_episodes_of_real_clients_are_evaluated(run_folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_ctrl_c_prints_what_there_is(run_folder: Path) -> None:
     address = free_address()
     with evaluating(run_folder, address, 100) as process, PolicyClient(address) as client:
         first = play(client, 1)
         client.get_action(client.start_episode(), np.zeros(4, np.float32))
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60.0)
+        out, _ = process.communicate(timeout=200.0)
     result = json.loads(out)
     assert process.returncode == 1
     assert (result["episodes"], result["unfinished"], result["return_mean"], result["return_error"]) == (1, 1, first, None)

@@ -47,6 +47,7 @@ def over_unary(address: str, values: list[Any], policy: pb.EpisodePolicy) -> lis
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     policy = saved(config)
@@ -106,6 +107,7 @@ def test_checkpoints_are_served_by_name_in_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_a_shadows_actions_are_recorded_and_never_sent(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     saved(config)
@@ -119,7 +121,7 @@ def test_a_shadows_actions_are_recorded_and_never_sent(tmp_path: Path) -> None:
             actions = played(client, observations(config), policy="live")
             (figures,) = [each for each in client.stats().policies if each.policy == "same shadow"]
             assert (figures.actions, figures.agreement) == (12, 1.0), "it is the very policy that serves"
-        assert process.terminate() == 0
+        assert process.terminate(READY_S) == 0
     with contextlib.closing(StoreReader(run_folder / "store.sqlite")) as reader:
         rows = reader.select("SELECT policy, step, sent, shadow, weights_seq_no FROM shadow ORDER BY step", ())
         assert rows == [("same", step, f"{action}", f"{action}", 70) for step, action in enumerate(actions)]

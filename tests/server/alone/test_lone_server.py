@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from policyserver.client import PolicyClient
+from policyserver.client import ClientConfig, PolicyClient
 from policyserver.common.settings import dump_toml
 from policyserver.monitoring.store.reader import StoreReader
 from policyserver.server.alone.lone_server import LoneServer
@@ -31,7 +31,7 @@ from tests.server.export_harness import ServedEpisode, observations, run_config_
 from tests.services import wait_until
 
 GREEDY = {"explore": False}
-READY_S = 60.0
+READY_S = 200.0
 """On a machine with other work to do; alone it takes less than five seconds."""
 
 
@@ -71,6 +71,7 @@ def page(address: str, path: str) -> str:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_a_checkpoint_is_served_in_one_process(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     served = ServedEpisode(saved(config), "a", explore=False)
@@ -137,6 +138,7 @@ def test_a_checkpoint_of_other_spaces_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_a_server_that_loses_its_folder_ends_with_an_error(tmp_path: Path) -> None:
     config = trained_run(tmp_path)
     saved(config)
@@ -148,7 +150,7 @@ def test_a_server_that_loses_its_folder_ends_with_an_error(tmp_path: Path) -> No
 
     def lose() -> None:
         try:
-            with PolicyClient(address) as client:
+            with PolicyClient(address, config=ClientConfig(connect_timeout_s=READY_S)) as client:
                 client.start_episode()
                 instance_ids.extend([client.server_info().instance_id, status_of(folder).instance_id])
                 folder.joinpath("new").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Owner.this_process(), host="beta"))))

@@ -100,7 +100,7 @@ def test_a_machine_on_which_all_is_well_and_no_trace_is_left(
     influx: InfluxServer, grafana: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAFANA_TOKEN", "right")
-    below, children = everything_below(tmp_path / "influx" / "meta"), psutil.Process().children()
+    below, children = everything_below(tmp_path / "influx" / "meta"), set(psutil.Process().children())
     status, found = doctor("--run_folder", str(tmp_path / "run"), "--listen.address", free_address(), "--grafana", grafana)
     assert {name: each for name, each in found.items() if each["level"] == "fault"} == {}
     assert status == 0
@@ -109,7 +109,7 @@ def test_a_machine_on_which_all_is_well_and_no_trace_is_left(
     assert influx.query("SHOW MEASUREMENTS") == []
     assert not (tmp_path / "run").exists()
     assert everything_below(tmp_path / "influx" / "meta") == below
-    assert psutil.Process().children() == children, "expected no process of Ray's"
+    assert set(psutil.Process().children()) - children == set(), "expected no process of Ray's"
 
 
 def expired_certificate(folder: Path) -> list[str]:
@@ -295,7 +295,7 @@ def test_a_full_and_a_read_only_file_system(tmp_path: Path) -> None:
     full.mkdir()
     closed.mkdir()
     mount = f"mount -t tmpfs -o size=64k none {full} && mount -t tmpfs -o ro none {closed} && exec {sys.executable} - {full} {closed}"
-    ended = subprocess.run(["unshare", "-m", "sh", "-c", mount], input=_FOLDERS, capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(["unshare", "-m", "sh", "-c", mount], input=_FOLDERS, capture_output=True, text=True, check=True, timeout=110)
     lines = ended.stdout.splitlines()
     assert "level='ok'" in lines[0]
     assert "level='fault'" in lines[1]

@@ -181,7 +181,7 @@ THREADS = 64
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("count", "steps"), [(2_000, 2), pytest.param(10_000, 10, marks=pytest.mark.slow)])
 def test_of_thousands_of_open_episodes_no_step_and_no_end_is_lost(count: int, steps: int) -> None:
     episodes = EpisodesConfig(max_open=count)
@@ -196,7 +196,7 @@ def test_of_thousands_of_open_episodes_no_step_and_no_end_is_lost(count: int, st
                     env.get_action(episode, observation(number % 100, number // 100))
                     env.log_returns(episode, float(number))
                 if step == 0:
-                    all_open.wait(60.0)
+                    all_open.wait(200.0)
             for number, episode in mine.items():
                 env.end_episode(episode, observation(number % 100, number // 100))
 

@@ -97,7 +97,7 @@ def test_an_environment_that_was_made_before_anybody_asked_for_it_is_served() ->
         assert len(play(env, 2)) == 32
         assert [len(segment) for segment in harness.segments(2)] == [2]
     env.over.set()
-    env.join(10.0)
+    env.join(60.0)
 
 
 def test_an_environment_whose_episodes_are_rllibs_already_is_refused_by_name() -> None:

@@ -18,6 +18,7 @@ from policyserver.common.errors import (
     ServerUnavailableError,
 )
 from policyserver.server.episodes.demand import Demand
+from policyserver.server.external_env.calls import EnvironmentCall
 from policyserver.server.external_env.policy_server import PolicyServer
 from tests.server.core_harness import ACTION, OBSERVATION, observation
 from tests.server.external_env_harness import Idle, Served, in_thread, play, serving_env
@@ -34,7 +35,7 @@ class Stuck:
 
         def slow(rows: Any) -> Any:
             self.asked.set()
-            assert self.released.wait(20.0)
+            assert self.released.wait(60.0)
             if self.failing:
                 raise ArithmeticError("the module is broken")
             return decide(rows)
@@ -137,7 +138,7 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
     stuck.failing = True
     stuck.asked.clear()
     env.end_episode(episode, observation(1))
-    assert stuck.asked.wait(10.0)
+    assert stuck.asked.wait(60.0)
     served.settle()
     assert served.statistics().rows_failed == 1
     stuck.failing = False
@@ -148,21 +149,33 @@ def test_an_end_that_the_server_could_not_take_is_not_lost(
 
 @pytest.mark.long
 def test_callers_wait_for_the_learner_longer_than_for_an_answer_and_ends_pass(
-    wait_until: Callable[[Callable[[], bool]], None],
+    wait_until: Callable[[Callable[[], bool]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wait, settle = EnvironmentCall.wait, EnvironmentCall.settle
+
+    def wait_once_it_is_withheld(call: EnvironmentCall, timeout_s: float) -> Any:
+        wait_until(lambda: call.waits_for_learner)
+        return wait(call, timeout_s)
+
+    def settle_late(call: EnvironmentCall, outcome: Any) -> None:
+        time.sleep(0.3)  # the loop's thread may have to wait for a processor just here
+        settle(call, outcome)
+
     with serving_env(demand=Demand(fragment_steps=2)) as served:
         env = served.env
-        env.action_timeout_s = 0.5
         ending = env.start_episode()
         env.get_action(ending, observation(0))
         play(env, 2)
         served.settle()
         waiting = env.start_episode()
+        env.action_timeout_s = 0.1
+        monkeypatch.setattr(EnvironmentCall, "wait", wait_once_it_is_withheld)
         answer = in_thread(env.get_action, waiting, observation(0))
         wait_until(lambda: served.statistics().questions_waiting == 1)
         env.end_episode(ending, observation(1))
         wait_until(lambda: served.open_episodes == [waiting])
-        time.sleep(0.8)  # more than a caller waits for an answer
+        monkeypatch.setattr(EnvironmentCall, "settle", settle_late)
+        time.sleep(0.3)  # more than a caller waits for an answer
         assert sum(len(segment) for segment in served.harness.batch(2)) >= 2
         served.harness.serving_loop.serve_weights(1)
         assert answer() in ACTION
@@ -226,8 +239,8 @@ class Finite(ExternalEnv):  # type: ignore[misc]
             raise self.error
 
     def help(self) -> None:
-        untrained = self.start_episode(training_enabled=False)
         try:
+            untrained = self.start_episode(training_enabled=False)
             while True:
                 self.get_action(untrained, observation())
         except Exception as error:
@@ -239,8 +252,8 @@ class Finite(ExternalEnv):  # type: ignore[misc]
 def test_when_run_is_over_everything_said_before_is_handed_off_and_the_training_hears_it(error: BaseException | None) -> None:
     with serving_env(lambda: Finite(error)) as served:
         env = served.env
-        env.join(10.0)
-        env.helper.join(10.0)
+        env.join(60.0)
+        env.helper.join(60.0)
         assert isinstance(env.helper_heard[0], ServerUnavailableError)
         assert "run() of the environment is over" in str(env.helper_heard[0])
         segments = served.segments(32)

@@ -18,7 +18,7 @@ from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("private_ray"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # ray.data's own, as RLlib shards a batch
 ]
 

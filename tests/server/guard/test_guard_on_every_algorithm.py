@@ -20,7 +20,7 @@ from policyserver.server.guard.update_guard import install, take_findings
 from policyserver.server.processes.weights_sum import sha256_of_weights
 from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, train_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(900)]
 
 
 def keep_what_is_served(runner: Any) -> None:

@@ -56,6 +56,7 @@ class EnvironmentCall:
         """The flags of its row; None while it has none."""
         self.tries = 0
         self.waits_for_learner = False
+        """Stays true while it is asked again and answered: the caller may look at any moment in between."""
         self.sent_observation: list[Array] = []
         """The observation's leaves, of a call that was applied without an answer to its caller."""
         self._outcome: Any = None

@@ -221,7 +221,6 @@ class ExternalEnvEpisodes:
 
     def _applied(self, call: EnvironmentCall, handle: int, action: Any, observation: list[Array]) -> None:
         episode = call.episode
-        call.waits_for_learner = False
         if call.ends:
             episode.answered(handle)
             self._close(episode)
