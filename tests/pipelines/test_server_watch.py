@@ -11,6 +11,7 @@ from policyserver.client import ServerStats
 from policyserver.common.errors import ServerUnavailableError
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.sink import MultiSink
+from policyserver.pipelines import server_watch
 from policyserver.pipelines.server_watch import ServerWatch
 from tests.pipelines.demo.test_terminal import STATS, TRAINING
 
@@ -38,6 +39,12 @@ class Book(MultiSink):
 
     def write(self, points: Points) -> None:
         self.points.append(points)
+
+
+@pytest.fixture(autouse=True)
+def _asked_only_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a watch ask when a test says so alone, and not also because its time has come."""
+    monkeypatch.setattr(server_watch, "ASK_S", 1e6)
 
 
 def ask(watch: ServerWatch) -> None:

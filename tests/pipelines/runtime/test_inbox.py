@@ -10,7 +10,7 @@ import pytest
 from policyserver.pipelines.runtime.inbox import Inbox, NodeConfig
 from policyserver.pipelines.runtime.node import Node
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def inbox(capacity: int = 4) -> Inbox[int]:
