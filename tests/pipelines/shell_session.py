@@ -57,10 +57,11 @@ class ShellSession:
         return self.text[after : after + found.end()]
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, and close the terminal once nobody reads from it."""
         self._shell.send_signal(signal.SIGHUP)
+        self._shell.wait(60.0)
+        self._reader.join(10.0)  # longer only where a program of the shell's is left
         os.close(self._master)
-        self._shell.wait(10)
 
     def _read(self) -> None:
         try:

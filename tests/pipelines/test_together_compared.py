@@ -15,7 +15,7 @@ from tests.pipelines.pipeline_harness import Book
 from tests.pipelines.policy_double import PolicyDouble
 
 SHORT = PricesConfig(bars_per_episode=5, warmup_bars=40)
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -32,6 +32,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_all_episodes_of_a_short_run_are_compared_once_before_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_node, "_COMPARE_S", 1e6)  # however long they take
     counts = compared(monkeypatch)
     config = PipelineConfig(prices=SHORT, episodes=PlayedEpisodesConfig(concurrent=4, count=12))
     book = Book()
@@ -51,21 +52,19 @@ def test_episodes_do_not_wait_for_others_for_long(monkeypatch: pytest.MonkeyPatc
     service = PolicyDouble()
     pipeline = Pipeline(config, service, Book())
     answer = service.get_actions
-    held: list[int] = []
+    meanwhile: list[int] = []
 
     def slow_from_the_second_episode(episode_ids: list[str], observations: object) -> object:
-        if pipeline.run.steps >= 5 and not held:
-            held.append(pipeline.run.steps)
+        if pipeline.run.steps >= 5 and not meanwhile:
             deadline_s = time.monotonic() + WAIT_S
             while pipeline.run.episodes.count == 0 and time.monotonic() < deadline_s:
                 time.sleep(0.005)
+            meanwhile.append(pipeline.run.episodes.count)
         return answer(episode_ids, observations)
 
     service.get_actions = slow_from_the_second_episode  # type: ignore[method-assign,assignment]
     pipeline.start()
-    began_s = time.monotonic()
     assert pipeline.wait(2 * WAIT_S)
-    assert held
-    assert time.monotonic() - began_s < WAIT_S, "the first was compared while the second was played"
+    assert meanwhile == [1], "the first was compared while the second was played"
     pipeline.stop()
     assert pipeline.run.episodes.count == 2

@@ -157,7 +157,7 @@ def test_a_walk_forward_is_one_command_with_figures_by_fold_and_part(
 
 def test_a_run_that_is_stopped_has_the_figures_of_what_it_played(folder: Path, tmp_path: Path, serve: ServingLoopHarness) -> None:
     config = PipelineConfig(
-        server=ServerConnectionConfig(address=serve.address),
+        server=ServerConnectionConfig(address=serve.address, connect_timeout_s=60.0),  # one attempt, for it is stopped at once
         episodes=PlayedEpisodesConfig(concurrent=4),
         prices=prices(folder, split=FOLDS, windows=WindowsConfig(order="walk_forward", fold_episodes=1_000_000)),
         recording=PipelineRecordingConfig(store=None, run_folder=None),

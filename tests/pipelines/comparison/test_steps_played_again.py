@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,17 +108,23 @@ def settings_of(rng: np.random.Generator, folder: Path) -> PipelineConfig:
 
 
 def troubled(rng: np.random.Generator) -> PolicyDouble:
-    """A service that acts at random, answers late at random, loses episodes, and is sometimes away when they begin."""
+    """A service that acts at random, answers late at random, loses episodes, and is sometimes away when they begin.
+
+    Two threads tell it what was done, in an order that the machine decides: whether it hears of it is drawn by episode and attempt.
+    """
     service = PolicyDouble()
-    starts = 0
+    starts, seed = 0, int(rng.integers(1 << 32))
+    attempts: Counter[str] = Counter()
 
     def fails(call: str, ids: Sequence[str]) -> dict[int, PolicyServerError] | None:
         nonlocal starts
         if call == "get" and rng.random() < 0.5:
             late = np.flatnonzero(rng.random(len(ids)) < 0.3).tolist()
             return {row: EpisodeLostError("lost") if rng.random() < 0.02 else ActionTimeoutError("late") for row in late}
-        if call == "log" and rng.random() < 0.2:
-            return dict.fromkeys(range(len(ids)), ServerUnavailableError("away"))
+        if call == "log":
+            attempts[ids[0]] += 1
+            of_attempt = np.random.default_rng((seed, int(ids[0].rpartition("-")[2]), attempts[ids[0]]))
+            return dict.fromkeys(range(len(ids)), ServerUnavailableError("away")) if of_attempt.random() < 0.2 else None
         if call == "start":
             starts += 1
             if starts % 5 == 2:

@@ -85,7 +85,7 @@ def test_a_server_is_seen_to_serve_and_no_object_of_a_stream_is_left(
         server.servicer.identity = {"instance_id": process.instance_id}
         seen = [] if number is None else fail_start(number, "server-health")
         process.start(on_serving=lambda: said.put("serving"), on_death=said.put)
-        assert said.get(timeout=10.0) == "serving"
+        assert said.get(timeout=WAIT_S) == "serving"
         assert number is None or len(seen) > number
         assert process.stop() == 0
         assert (streams.begun >= 2, streams.left) == (True, 0)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from policyserver.client import ServerStats, TrainingIteration
+from policyserver.pipelines.demo import terminal
 from policyserver.pipelines.demo.terminal import TerminalView, clock, plain_line, render, sparkline
 from policyserver.pipelines.run_state import ShownDecision
 from policyserver.pipelines.snapshot import Snapshot, SnapshotTaker
@@ -130,7 +131,8 @@ def test_what_is_not_known_yet_is_a_dash() -> None:
     assert "iteration   none yet" in render(NOTHING_YET, "", 140)
 
 
-def test_without_a_terminal_there_are_plain_lines() -> None:
+def test_without_a_terminal_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_S", 1e6)  # no second line, however late the stop comes
     stream = io.StringIO()
     view = TerminalView(Taker(), stream, lambda: "")
     view.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from pathlib import Path
@@ -31,18 +30,24 @@ def kept(folder: Path) -> list[int]:
 
 @pytest.mark.long
 def test_what_was_taken_is_in_the_file_in_its_order_and_is_there_within_a_second_while_the_run_goes_on(tmp_path: Path) -> None:
-    log = TurnLog(tmp_path, DISCRETE, 1 << 20)
-    for number in range(50):
-        log.add(turn(number))
-    began = time.monotonic()
-    wait_until(lambda: kept(tmp_path) == list(range(50)), "the turns are on disk")
-    assert time.monotonic() - began < FLUSH_S + 5.0, "and what a busy machine takes"
+    log, added = TurnLog(tmp_path, DISCRETE, 1 << 20), 0
+
+    def seconds_to_disk(turns: int) -> float:
+        nonlocal added
+        for number in range(added, added + turns):
+            log.add(turn(number))
+        added += turns
+        began_s = time.monotonic()
+        wait_until(lambda: kept(tmp_path) == list(range(added)), "the turns are on disk")
+        return time.monotonic() - began_s
+
+    assert any(seconds_to_disk(50) < 1.0 for _ in range(10)), "a busy machine may take longer now and then"
     assert FLUSH_S <= 1.0
     assert EventLogReader(tmp_path).state.end is None
-    log.add(turn(50))
+    log.add(turn(added))
     log.close()
-    assert kept(tmp_path) == list(range(51))
-    assert (EventLogReader(tmp_path).state.end, log.recorded, log.unrecorded) == ("end", 51, 0)
+    assert kept(tmp_path) == list(range(added + 1))
+    assert (EventLogReader(tmp_path).state.end, log.recorded, log.unrecorded) == ("end", added + 1, 0)
     assert log.n_bytes == (tmp_path / "events.arrows").stat().st_size
     assert "turn-log" not in [thread.name for thread in threading.enumerate()]
     log.close()
@@ -53,10 +58,15 @@ def test_a_full_log_ends_with_what_had_room_counts_the_rest_and_tells_once(tmp_p
     told: list[bool] = []
     log = TurnLog(tmp_path, DISCRETE, 100_000, flush_s=0.01, on_end=lambda: told.append(True))
     added = 0
+
+    def is_settled() -> bool:
+        return bool(told) or log.recorded == added
+
     while not told:
-        log.add(turn(added, 64))
-        added += 1
-        time.sleep(1e-3)
+        for number in range(added, added + 5):  # the writer makes one batch of what came since the last, and that has room or has not
+            log.add(turn(number, 64))
+        added += 5
+        wait_until(is_settled, "the turns are on disk, or the log is full")
     log.add(turn(added))
     log.close()
     assert EventLogReader(tmp_path).state.end == "full"
@@ -128,7 +138,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_turn(tmp_path: Path, caplog: p
     log.close()
     assert (kept(tmp_path), EventLogReader(tmp_path).state.end) == ([0, 1, 2], "end")
     assert (log.recorded, log.unrecorded) == (3, 0)
-    began, over = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    began, over = [record.getMessage() for record in caplog.records if record.name.startswith("policyserver.pipelines.replay")]
     assert "the event log: can't be written, trying again; turns wait meanwhile: [Errno 28] No space left on device" in began
     assert "the event log: is written again, after" in over
 

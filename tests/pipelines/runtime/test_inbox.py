@@ -10,7 +10,7 @@ import pytest
 from policyserver.pipelines.runtime.inbox import Inbox, NodeConfig
 from policyserver.pipelines.runtime.node import Node
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def inbox(capacity: int = 4) -> Inbox[int]:
@@ -54,10 +54,20 @@ def test_a_push_at_the_very_end_of_the_time_is_not_taken_for_a_later_one() -> No
             taken += box.take()
     pusher.join()
     assert taken == list(range(count))
+
+    def push_while_the_wait_ends() -> None:
+        with box.lock:  # which the wait gives up, and wants back at its end
+            time.sleep(0.2)
+            box.put([count])
+
+    pusher = threading.Thread(target=push_while_the_wait_ends)
     with box.lock:
+        pusher.start()
+        box.wait(0.1)
         began_s = time.monotonic()
         box.wait(0.02)
     assert time.monotonic() - began_s >= 0.02, "no wake-up is left over"
+    pusher.join()
 
 
 def test_what_is_not_usual_is_left_to_the_slow_way() -> None:

@@ -60,6 +60,11 @@ def at_rest(*nodes: Node[int]) -> None:
     """Start the nodes and wait until their threads wait for events."""
     for node in nodes:
         node.start()
+    rest(*nodes)
+
+
+def rest(*nodes: Node[int]) -> None:
+    """Wait until the nodes' threads wait for events: each has handled what it was lent, too, which a flush does not wait for."""
     for node in nodes:
         while not node.inbox.is_waiting:
             time.sleep(0.001)
@@ -77,7 +82,7 @@ def test_a_batch_is_handled_by_the_thread_that_brought_it_until_a_node_that_wait
     first = Handler("first", second.push_many)
     at_rest(first, second, third, last)
     first.push_many([7])
-    first.flush().result(WAIT_S)
+    rest(first)
     stop(first, second, third, last)
     assert second.handled == third.handled == [(7, "first")]
     assert last.handled == [(7, "last")]
@@ -104,7 +109,7 @@ def test_a_thread_whose_own_node_has_events_takes_no_other() -> None:
     first = Handler("first", both)
     at_rest(first, second)
     first.push_many([0])
-    first.flush().result(WAIT_S)
+    rest(first)
     stop(first, second)
     assert second.handled == [(0, "second")]
     assert [event for event, _ in first.handled] == [0, 1]
@@ -120,7 +125,7 @@ def test_one_node_at_a_time_is_lent_to_a_thread_and_the_others_wake_theirs() -> 
     first = Handler("first", both)
     at_rest(first, second, third)
     first.push_many([0])
-    first.flush().result(WAIT_S)
+    rest(first)
     stop(first, second, third)
     assert (second.handled, third.handled) == ([(0, "first")], [(0, "third")])
 
@@ -202,7 +207,7 @@ def test_a_supervisor_that_raises_ends_the_lent_node_and_not_its_borrower() -> N
     first = Handler("first", second.push_many)
     at_rest(first, second)
     first.push_many([0])
-    first.flush().result(WAIT_S)
+    rest(first)
     assert second.join(WAIT_S)
     assert isinstance(second.error, LookupError)
     assert second.stopped_on == ["second"]
@@ -222,7 +227,7 @@ def test_a_lent_node_that_fails_starts_again_and_its_borrower_goes_on() -> None:
     at_rest(first, second)
     for event in (0, 1):
         first.push_many([event])
-        first.flush().result(WAIT_S)
+        rest(first)
     stop(first, second)
     assert notes.failures == [("second", "cannot digest 0", [0], True, "first")]
     assert [event for event, _ in second.handled] == [0, 1]
@@ -239,7 +244,7 @@ def test_a_lent_node_that_fails_for_good_ends_its_own_thread() -> None:
     first = Handler("first", second.push_many, supervisor=notes)
     at_rest(first, second)
     first.push_many([0])
-    first.flush().result(WAIT_S)
+    rest(first)
     assert second.join(WAIT_S)
     assert notes.failures == [("second", "gone", [0], False, "first")]
     assert second.stopped_on == ["second"]
