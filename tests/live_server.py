@@ -21,9 +21,9 @@ from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.ports import DIRECT, free_address
 
-READY_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 60.0
-REST_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 180.0
+REST_TIMEOUT_S = 120.0
 REST_INTERVAL_S = 0.4
 RESTING_CPU_PERCENT = 25.0
 
@@ -50,7 +50,7 @@ class Serving:
         return float(self.process.memory_info().rss) / 1e6
 
     def let_learner_rest(self) -> None:
-        """Return once the learner has finished with the steps that are left over from a load, or after 30 s."""
+        """Return once the learner has finished with the steps that are left over from a load, or after two minutes."""
         deadline = time.monotonic() + REST_TIMEOUT_S
         while self.daemon.cpu_percent(REST_INTERVAL_S) > RESTING_CPU_PERCENT and time.monotonic() < deadline:
             pass

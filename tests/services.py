@@ -98,7 +98,7 @@ def program(name: str, missing_service: MissingService) -> str:
     return found or missing_service(f"{name} is not installed; .ci/install-services installs it")
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Wait for what another program does, and return the condition's first true value.
 
     The longer it takes, the less often is looked: many looks cost as much of the processor as what is waited for.

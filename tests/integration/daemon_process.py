@@ -38,7 +38,7 @@ class DaemonProcess:
         with self.output.open("wb") as out:
             self.process = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
-    def wait_ready(self, timeout_s: float = 90.0) -> float:
+    def wait_ready(self, timeout_s: float = 200.0) -> float:
         """Wait until this very server says SERVING; returns the seconds since the process began."""
         if not wait_until_serving(self.process, self.address, self.instance_id, timeout_s - (time.monotonic() - self.began)):
             raise AssertionError(f"not ready, status {self.process.poll()}:\n{self.text()}")
@@ -52,7 +52,7 @@ class DaemonProcess:
                 return process
         raise AssertionError(f"no child process listens on port {port}")
 
-    def terminate(self, timeout_s: float = 30.0) -> int:
+    def terminate(self, timeout_s: float = 120.0) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)

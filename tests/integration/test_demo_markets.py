@@ -11,7 +11,7 @@ from policyserver.pipelines.demo.setup import DEFAULT_MARKET, MARKETS
 from tests.integration.test_demo import START_S, assert_books_agree, finish, running_demo
 from tests.pipelines.recorded_prices import index_series
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.alone, pytest.mark.slow]
 
 PLAYED = {
     **{name: ("--market", name) for name in MARKETS if name != DEFAULT_MARKET},

@@ -52,7 +52,7 @@ def test_a_server_of_an_installed_wheel_serves_an_episode(wheel_python: Path, tm
     with runner.with_name("env_runner.py").open("a", encoding="utf-8") as module:
         module.write(f"\nimport os\nwith open({str(importers)!r}, 'a') as file:\n    file.write(f'{{os.getpid()}}\\n')\n")
     with DaemonProcess(tmp_path / "run", address, python=wheel_python) as daemon:
-        daemon.wait_ready(180.0)
+        daemon.wait_ready()
         assert str(daemon.actor().pid) in importers.read_text(encoding="utf-8").split(), "the actor runs what the wheel has"
         with PolicyClient(address) as client:
             episode = client.start_episode()

@@ -22,7 +22,7 @@ def test_it_writes_no_checkpoint_and_says_who_has_the_folder(tmp_path: Path) -> 
     training = "{train_batch_size_per_learner = 200, minibatch_size = 100, num_epochs = 2}"
     options = ("--algorithm.training", training, "--checkpoints.every_iterations", "0")
     with DaemonProcess(run_folder, address, *options) as daemon:
-        daemon.wait_ready(200)
+        daemon.wait_ready()
         with PolicyClient(address) as client:
             episodes = Episodes(client, 8)
 

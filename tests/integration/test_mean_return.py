@@ -120,7 +120,7 @@ def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
         ("costs", summary.costs_mean),
     ):
         assert columns[column][-1] == pytest.approx(expected, rel=1e-5), column
-    assert grafana(run.influx, "Profit and costs")[0]["last"] == pytest.approx(summary.profit_mean, rel=1e-9)
+    assert grafana(run.influx, "Profit and costs")[-1]["last"] == pytest.approx(summary.profit_mean, rel=1e-9)
     assert grafana(run.influx, "Mean return of no trade")[0]["last"] == pytest.approx(summary.no_trade_mean, rel=1e-9)
 
 

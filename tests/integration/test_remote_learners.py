@@ -132,7 +132,7 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored_after_a_loss(na
         assert restored == pytest.approx(log_prob, abs=1e-5)
         with Players(server.address):
             assert server.has_learned(2)["weights_seq_no"] > version
-        assert server.daemon.terminate(60.0) == 0
+        assert server.daemon.terminate() == 0
 
 
 def loses_a_learner(server: LearnersServer, learners: list[psutil.Process]) -> None:
