@@ -232,7 +232,7 @@ num_epochs = 2
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_pipeline_and_its_policy_server_fill_every_panel(influx: InfluxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLUXDB_V2_URL", influx.url)
     monkeypatch.setenv("INFLUXDB_V2_BUCKET", influx.bucket)

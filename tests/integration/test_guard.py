@@ -25,7 +25,7 @@ from tests.integration.spoiled_learning import FILE
 from tests.ports import free_address
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TRAINING = """[algorithm.training]
 train_batch_size_per_learner = 512

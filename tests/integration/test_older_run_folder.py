@@ -40,7 +40,7 @@ def test_settings_of_an_older_version_are_refused_in_one_line(older: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_checkpoint_of_an_older_version_is_gone_on_with(older: Path) -> None:
     settings = older / "settings.toml"
     text = (older / "server_settings.toml").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
 from tests.ports import free_ports
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BATCH, SAMPLE_WAIT_S, BATCHES = 400, 60, 2
 OPTIONS = (

@@ -76,7 +76,7 @@ def learner_version(algorithm: Any) -> int:
     return int(algorithm.learner_group.get_state(components="learner/rl_module")["learner"]["weights_seq_no"])
 
 
-def train_until(algorithm: Any, version: int, timeout_s: float = 60.0) -> None:
+def train_until(algorithm: Any, version: int, timeout_s: float = 200.0) -> None:
     """Train until the learner has reached a version."""
     deadline = time.monotonic() + timeout_s
     while learner_version(algorithm) < version:
@@ -107,7 +107,7 @@ class Crowd:
         self._thread.join()
         assert not self._errors, self._errors
 
-    def wait_for_version(self, version: int, timeout_s: float = 20.0) -> None:
+    def wait_for_version(self, version: int, timeout_s: float = 120.0) -> None:
         """Wait until a version has acted, or a later one."""
         deadline = time.monotonic() + timeout_s
         while not self.versions or self.versions[-1] < version:

@@ -20,9 +20,12 @@ from policyserver.client import ClientConfig, PolicyClient
 from tests.live_server import Serving
 
 
+pytestmark = pytest.mark.timeout(600)
+
+
 def load(name: str, address: str, **options: Any) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.speed.loads", name, address, json.dumps(options)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=100, check=True).stdout)
+    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300, check=True).stdout)
     return found
 
 
