@@ -19,7 +19,6 @@ from benchmarks.speed.report import table
 from policyserver.client import ClientConfig, PolicyClient
 from tests.live_server import Serving
 
-
 pytestmark = pytest.mark.timeout(600)
 
 
