@@ -99,14 +99,14 @@ def test_one_core_is_the_clients_own_setting(monkeypatch: pytest.MonkeyPatch, ca
 
 @pytest.mark.slow
 def test_the_timeline_has_every_second_and_the_updates_of_the_weights(cartpole_server: str) -> None:
-    for _ in range(10):  # on a busy machine a batch and its update take longer than the four seconds
+    for _ in range(10):  # on a busy machine a batch and its update take longer than the four seconds, and all callers may wait for a second
         found = load("threads", cartpole_server, callers=16, seconds=4.0, episode_steps=20, training=True, timeline=True)
         timeline = found["timeline"]
-        assert timeline["second"] == [0, 1, 2, 3]
         assert max(timeline["max_ms"]) == pytest.approx(found["max_ms"])
         assert all(p99 <= longest for p99, longest in zip(timeline["p99_ms"], timeline["max_ms"], strict=True))
-        if timeline["updates_s"]:
+        if timeline["second"] == [0, 1, 2, 3] and timeline["updates_s"] and timeline["updates_s"][-1] <= 5:
             break
+    assert timeline["second"] == [0, 1, 2, 3]
     assert timeline["updates_s"]
     assert all(0 <= update <= 5 for update in timeline["updates_s"])
 
@@ -129,8 +129,11 @@ def test_many_open_episodes_come_out_as_they_went_in(cartpole_server: str) -> No
 @pytest.mark.slow
 def test_the_memory_loads_read_the_serving_process(cartpole_serving: Serving) -> None:
     pid = cartpole_serving.process.pid
-    idle = load("open_idle", cartpole_serving.address, server_pid=pid, episodes=2_000)
-    assert idle["episodes_open"] == 2_000
+    for episodes in (2_000, 4_000, 8_000):  # a server that has had many, or has let go of some memory meanwhile, takes none for a few
+        idle = load("open_idle", cartpole_serving.address, server_pid=pid, episodes=episodes)
+        assert idle["episodes_open"] == episodes
+        if idle["bytes_per_episode"] > 0:
+            break
     assert 0 < idle["bytes_per_episode"] < 100_000
     finished = load("finish_many", cartpole_serving.address, server_pid=pid, episodes=4_000, episode_steps=2, every=1_000)
     assert [episodes for episodes, _ in finished["memory_by_episodes_mb"]] == [1_000, 2_000, 3_000, 4_000]
