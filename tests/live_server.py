@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from tests.ports import DIRECT, free_address
+from tests.ports import DIRECT, free_address, listener
 
 READY_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 180.0
@@ -112,17 +112,15 @@ def wait_until_serving(server: subprocess.Popen[bytes], address: str, instance_i
 def _listener(root: int, address: str) -> psutil.Process:
     """Return the process below `root` that listens on the address: with Ray that is an actor, not the command itself."""
     everyone = psutil.Process(root)
-    for process in [everyone, *everyone.children(recursive=True)]:
-        if _listens(process, address):
-            return process
+    if not address.startswith("unix:"):
+        if (found := listener(root, int(address.rpartition(":")[2]))) is not None:
+            return found
+    else:
+        for process in [everyone, *everyone.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if any(at.laddr == address.removeprefix("unix:") for at in process.net_connections("unix")):
+                    return process
     raise RuntimeError(f"no process below {root} listens on {address}")
-
-
-def _listens(process: psutil.Process, address: str) -> bool:
-    if address.startswith("unix:"):
-        return any(at.laddr == address.removeprefix("unix:") for at in process.net_connections("unix"))
-    port = int(address.rpartition(":")[2])
-    return any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp"))
 
 
 def _tail(log: Path) -> str:

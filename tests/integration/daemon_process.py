@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 from tests.live_server import wait_until_serving
+from tests.ports import listener
 
 
 class DaemonProcess:
@@ -47,10 +48,9 @@ class DaemonProcess:
     def actor(self, number: int = 1) -> psutil.Process:
         """Return a serving actor, of several by its number."""
         port = int(self.address.rpartition(":")[2]) + number - 1
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp")):
-                return process
-        raise AssertionError(f"no child process listens on port {port}")
+        found = listener(self.process.pid, port)
+        assert found is not None, f"no child process listens on port {port}"
+        return found
 
     def terminate(self, timeout_s: float = 120.0) -> int:
         """Send SIGTERM and return the exit status."""
