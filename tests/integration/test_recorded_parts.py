@@ -38,7 +38,7 @@ def settled(observer: PolicyClient, server: Serving) -> ServerStats:
         status, stats = ctl_answer(server.run_folder, "status"), observer.stats()
         given = stats.steps_completed - stats.steps_untrained - stats.steps_dropped
         found.append(stats)
-        return (
+        return bool(
             status["learning"] == "collecting"
             and trained(stats) == status["steps_total"] > given - BATCH
             and stats.weights_seq_no == status["weights_seq_no"]

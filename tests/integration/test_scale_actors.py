@@ -79,7 +79,7 @@ class Server:
 
 def command_line(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:  # it has ended
         return []
 

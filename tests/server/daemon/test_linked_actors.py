@@ -33,7 +33,6 @@ def test_a_policy_is_dropped_by_every_actor_before_the_call_returns(tmp_path: Pa
             lambda _: None,
             lambda _: {},
             questions={HOLD_POLICY: partial(hold, actor), DROP_POLICY: partial(drop, actor)},
-            orders={DROP_POLICY: partial(drop, actor)},
         )
         for actor in (1, 2)
     ]
