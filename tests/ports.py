@@ -59,12 +59,18 @@ def port_of_the_systems_choice() -> int:
 
 def listens(process_id: int, port: int) -> bool:
     """Say whether a process, or one that it has started, listens on a port of this machine: it, and not somebody else."""
+    return listener(process_id, port) is not None
+
+
+def listener(process_id: int, port: int) -> psutil.Process | None:
+    """Return the process that listens on a port of this machine: this one, or one that it has started; None where none does."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(process_id)
         for each in (process, *process.children(recursive=True)):
-            if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in each.net_connections("tcp")):
-                return True
-    return False
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in each.net_connections("tcp")):
+                    return each
+    return None
 
 
 def is_handed_out(port: int) -> bool:

@@ -154,7 +154,7 @@ class ClusterDaemon:
         out = self.host.path("/tmp/out")
         return out.read_text(errors="replace") if out.exists() else ""
 
-    def wait_for(self, text: str, timeout_s: float = 180.0) -> float:
+    def wait_for(self, text: str, timeout_s: float = 300.0) -> float:
         """Wait until it writes some text; returns the seconds that took."""
         began_s = time.monotonic()
         while text not in self.text():
@@ -176,8 +176,12 @@ class Player:
     def newest(self) -> dict[str, Any]:
         """Return what it wrote last; nothing at first."""
         assert self.process.poll() is None
-        lines = self._output.read_text().splitlines() if self._output.exists() else []
-        return dict(json.loads(lines[-1])) if lines else {"steps": 0, "version": 0, "errors": {}, "runners": [], "longest_s": 0.0}
+        whole = self._output.read_text().rpartition("\n")[0] if self._output.exists() else ""  # the rest is being written
+        return (
+            dict(json.loads(whole.rpartition("\n")[2]))
+            if whole
+            else {"steps": 0, "version": 0, "errors": {}, "runners": [], "longest_s": 0.0}
+        )
 
     def stop(self) -> None:
         """End it."""

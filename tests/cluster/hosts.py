@@ -153,13 +153,13 @@ class Host:
         self.write(f"/tmp/in_place_of/{inside.name}", content)
         self._namespaces.call("mount", "--bind", f"/tmp/in_place_of/{inside.name}", str(inside))
 
-    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> str:
+    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> str:
         """Run a command to its end and return what it writes; AssertionError if it fails."""
         done = self.complete(*command, env=env, timeout_s=timeout_s)
         assert done.returncode == 0, f"{self.name}: {' '.join(command)}: status {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def complete(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def complete(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its two outputs come as one."""
         return subprocess.run(
             self._namespaces.command(*command),

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.cluster import CERTIFICATE, KEY, SETTINGS, TOKEN, Cluster, serve_command, with_token, write_secrets
 from tests.cluster.hosts import Host
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 NAMES = ("Ray cluster", "Ray token", "Ray node", "Ray room")
 

@@ -17,7 +17,7 @@ from tests.cluster.guide import FOLDER, block_with
 from tests.cluster.hosts import SHARED, Host
 from tests.documents import commands
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 HEAD_BLOCK, NODE_BLOCK = "ray start --head", "ray start --address"
 """Texts of the blocks that start a head and a node: of each there is one for the first time, and one for when the head was lost."""

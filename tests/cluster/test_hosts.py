@@ -156,7 +156,7 @@ def test_hosts_end_with_the_process_that_made_them() -> None:
     )
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True, timeout=60.0)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     for pid in map(int, killed.stdout.split()):
         while os.path.exists(f"/proc/{pid}/ns/net") and psutil.pid_exists(pid):
             assert time.monotonic() < deadline, "a host outlived its maker"

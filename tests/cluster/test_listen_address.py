@@ -12,7 +12,7 @@ from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, unti
 from tests.cluster.hosts import NETWORK, Host, HostProcess
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2.0)"
 
@@ -42,7 +42,7 @@ def play_with_two(daemon: ClusterDaemon, host: Host, address: str, count: int) -
 
 def end(daemon: ClusterDaemon) -> None:
     daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(40.0) == 0, daemon.text()
+    assert daemon.process.wait(120.0) == 0, daemon.text()
 
 
 def test_by_network_and_behind_a_gate_by_interface(three_hosts: Sequence[Host]) -> None:

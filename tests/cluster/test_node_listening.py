@@ -13,7 +13,7 @@ from tests.cluster.cluster import KEY, SETTINGS, TOKEN, Cluster, ClusterDaemon, 
 from tests.cluster.hosts import Host
 from tests.cluster.test_joining import refused
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ONE_ACTOR = SETTINGS.replace("num_env_runners = 2", "num_env_runners = 1")
 

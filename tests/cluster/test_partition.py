@@ -14,9 +14,10 @@ from tests.cluster.hosts import Host
 from tests.cluster.ledgers import LedgerPlayer, of
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(1200)]
 
-GRACE_S, SILENT_S = 8.0, 5.0
+GRACE_S, SILENT_S = 15.0, 5.0
+"""The grace is long enough for a question about the health within it, by a process that has to start."""
 _HEALTH = """
 import sys, grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -54,39 +55,39 @@ def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: S
 
     cut.cut()
     cut_s = time.monotonic()
-    until(lambda: beside.newest()["stale_now"] == [there], SILENT_S + 5.0, daemon)
+    until(lambda: beside.newest()["stale_now"] == [there], SILENT_S + 60.0, daemon)
     assert health(cut, there) == "SERVING"
-    until(lambda: status(first)["actors_silent"] == [daemon_index(daemon, there)], 10.0, daemon)
+    until(lambda: status(first)["actors_silent"] == [daemon_index(daemon, there)], 60.0, daemon)
     told = {each["number"]: each for each in status(first)["serving_actors"]}
     silent = told.pop(daemon_index(daemon, there))
     assert (silent["state"], silent["host"], silent["addresses"]) == ("silent", cut.name, [there])
     assert [each["state"] for each in told.values()] == ["serving"]
     completed = beside.newest()["completed"]
-    until(lambda: health(cut, there) == "NOT_SERVING", SILENT_S + GRACE_S + 10.0, daemon)
+    until(lambda: health(cut, there) == "NOT_SERVING", SILENT_S + GRACE_S + 60.0, daemon)
     assert time.monotonic() - cut_s >= GRACE_S
     assert beside.newest()["completed"] > completed, "it served its last version until then"
-    until(lambda: beside.newest()["refusals"].get("SHUTTING_DOWN", 0) > 0, 20.0, daemon)
+    until(lambda: beside.newest()["refusals"].get("SHUTTING_DOWN", 0) > 0, 60.0, daemon)
     started, version = beside.newest()["started"], at_both.newest()["version"]
-    until(lambda: at_both.newest()["version"] >= version + 1, 60.0, daemon)
+    until(lambda: at_both.newest()["version"] >= version + 1, 120.0, daemon)
     assert beside.newest()["started"] == started, "no new episodes"
-    assert at_both.newest()["longest_s"] <= 15.0, at_both.newest()
+    assert at_both.newest()["longest_s"] <= 20.0, at_both.newest()
 
     cut.heal()
-    daemon.wait_for("is heard of again", 30.0)
-    until(lambda: health(cut, there) == "SERVING", 30.0, daemon)
-    until(lambda: beside.newest()["started"] > started and not beside.newest()["stale_now"], 30.0, daemon)
-    until(lambda: status(first)["actors_silent"] == [], 10.0, daemon)
-    until(lambda: {each["state"] for each in status(first)["serving_actors"]} == {"serving"}, 10.0, daemon)
-    until(lambda: of(at_both, there, "clients_connected") == 2, 30.0, daemon)
+    daemon.wait_for("is heard of again", 90.0)
+    until(lambda: health(cut, there) == "SERVING", 90.0, daemon)
+    until(lambda: beside.newest()["started"] > started and not beside.newest()["stale_now"], 90.0, daemon)
+    until(lambda: status(first)["actors_silent"] == [], 60.0, daemon)
+    until(lambda: {each["state"] for each in status(first)["serving_actors"]} == {"serving"}, 60.0, daemon)
+    until(lambda: of(at_both, there, "clients_connected") == 2, 90.0, daemon)
     opened = of(at_both, there, "episodes_started")
-    until(lambda: of(at_both, there, "episodes_started") > opened + 20, 60.0, daemon)
+    until(lambda: of(at_both, there, "episodes_started") > opened + 20, 120.0, daemon)
     handed_off = of(at_both, there, "steps_handed_off")
-    until(lambda: of(at_both, there, "steps_handed_off") > handed_off, 60.0, daemon)
+    until(lambda: of(at_both, there, "steps_handed_off") > handed_off, 120.0, daemon)
     version = at_both.newest()["version"]
-    until(lambda: at_both.newest()["version"] >= version + 2, 60.0, daemon)  # what did not arrive is known by now
+    until(lambda: at_both.newest()["version"] >= version + 2, 120.0, daemon)  # what did not arrive is known by now
 
     filler = LedgerPlayer(first, where[stays.address], 4, 100.0)
-    until(lambda: filler.newest()["stats"], 30.0, daemon)
+    until(lambda: filler.newest()["stats"], 90.0, daemon)
     ledgers = [beside.end(), at_both.end()]
     assert ledgers[0]["in_doubt"] == 0, "it never lost its actor"
     assert 0 < ledgers[0]["stale"] < ledgers[0]["completed"]

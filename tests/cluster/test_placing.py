@@ -16,7 +16,7 @@ from tests.cluster.test_joining import refused
 from tests.cluster.test_learners import LEARNER
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 OWN = "/tmp/trading"
 """In the place of a folder that all test hosts share."""
@@ -28,7 +28,7 @@ def actors_on(hosts: Sequence[Host]) -> list[int]:
 
 def end(daemon: ClusterDaemon) -> None:
     daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(40.0) == 0, daemon.text()
+    assert daemon.process.wait(120.0) == 0, daemon.text()
 
 
 def play_with_two(daemon: ClusterDaemon, count: int) -> None:

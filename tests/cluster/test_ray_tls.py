@@ -14,7 +14,7 @@ from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 from tests.documents import commands
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ASK = """
 import sys

@@ -10,7 +10,7 @@ from tests.cluster.cluster import ACTOR, GIVES_UP_SOON, SETTINGS, Cluster, Clust
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 GIVEN_UP_S = 60.0
 BACK_S = 90.0

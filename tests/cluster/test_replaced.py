@@ -11,7 +11,7 @@ from tests.cluster.hosts import Host
 from tests.cluster.ledgers import LedgerPlayer
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_the_old_process_is_sent_away(three_hosts: Sequence[Host]) -> None:

@@ -14,7 +14,7 @@ from tests.cluster.ledgers import LedgerPlayer, of
 from tests.conftest import CARTPOLE
 from tests.integration.ledger_player import newest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_no_step_is_lost_or_counted_twice(three_hosts: Sequence[Host], tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_no_step_is_lost_or_counted_twice(three_hosts: Sequence[Host], tmp_path:
     for text in ("were restarted: their open episodes", "it is left out until it is heard of"):
         assert text not in daemon.text(), "their ends were planned"
     daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(40.0) == 0, daemon.text()
+    assert daemon.process.wait(120.0) == 0, daemon.text()
     (tmp_path / "store.sqlite").write_bytes(first.path(f"{RUN}/store.sqlite").read_bytes())  # SQLite opens none by a path through /proc
     episodes = newest(tmp_path, "episode")
     assert len(episodes) == len({row["episode"] for row in episodes}) == sum(each["ended"] for each in ledgers)

@@ -10,7 +10,7 @@ from tests.cluster.cluster import SETTINGS, Cluster, ClusterDaemon, Player, ctl,
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_an_actor_comes_on_another_node_and_goes(three_hosts: Sequence[Host]) -> None:

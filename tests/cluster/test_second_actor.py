@@ -8,7 +8,7 @@ from benchmarks.cluster.bed import bed
 from benchmarks.cluster.second_actor import LOADS, SETTINGS, measure
 from benchmarks.scaling.second_actor import BAR
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 
 def test_it_brings_nine_tenths_of_the_first(made_of_namespaces: None) -> None:

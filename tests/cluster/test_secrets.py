@@ -11,7 +11,7 @@ from tests.cluster.guide import block_with, merged
 from tests.cluster.hosts import Host
 from tests.conftest import CARTPOLE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 RAY = "/tmp/ray-tls"
 

@@ -23,6 +23,7 @@ import yaml
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
+import deploy.health
 from deploy.health import main as check_health
 from policyserver.common.settings import load
 from policyserver.monitoring.points import Points
@@ -171,7 +172,10 @@ class ServerOfLive(pb_grpc.PolicyServiceServicer):
         return pb.GetServerInfoResponse(run="live")
 
 
-def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_is_healthy_while_it_is_that_of_the_run_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy.health, "_TIMEOUT_S", 60.0)  # a busy machine may stand still for longer than a container may
     assert check_health(["server", f"unix:{tmp_path / 'nobody'}", "live"]) == 1
     assert "UNAVAILABLE" in capsys.readouterr().err
     address = f"unix:{tmp_path / 's'}"
@@ -217,7 +221,7 @@ def container_folders() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_commands_run_get_healthy_record_and_stop_in_time(
     container_folders: dict[str, str], running_influx: InfluxServer, tmp_path: Path
 ) -> None:
@@ -249,9 +253,9 @@ def test_the_commands_run_get_healthy_record_and_stop_in_time(
                 running[name] = subprocess.Popen(
                     command(SERVICES[name]["command"]), cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
                 )
-            wait_until(functools.partial(is_healthy, name), f"{name} to be healthy", 150.0)
-        wait_until(lambda: running_influx.query("SELECT iteration FROM train"), "an iteration of training in InfluxDB", 150.0)
-        wait_until(lambda: running_influx.query("SELECT reward FROM step LIMIT 1"), "a step in InfluxDB", 90.0)
+            wait_until(functools.partial(is_healthy, name), f"{name} to be healthy", 300.0)
+        wait_until(lambda: running_influx.query("SELECT iteration FROM train"), "an iteration of training in InfluxDB", 300.0)
+        wait_until(lambda: running_influx.query("SELECT reward FROM step LIMIT 1"), "a step in InfluxDB", 200.0)
         for name in ("pipeline", "server"):
             grace_s = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
             running[name].send_signal(signal.SIGTERM)

@@ -51,7 +51,7 @@ def test_with_a_bucket_of_a_database_and_its_retention_policy_grafana_asks_that_
     influx.query(f'CREATE RETENTION POLICY "{policy}" ON "{database}" DURATION INF REPLICATION 1')
     sink = InfluxSink(InfluxConfig(influx.url, environment["INFLUXDB_V2_BUCKET"], tmp_path / "spool"))
     sink.write(Points.one("train", {"run": "r"}, {"iteration": 7}))
-    assert sink.flush(20.0)
+    assert sink.flush(90.0)
     sink.close(30.0)
     influx.bucket = provisioned(environment)["dbName"]
     assert influx.bucket in [row["name"] for row in influx.query("SHOW DATABASES")]

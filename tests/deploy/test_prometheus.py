@@ -82,7 +82,7 @@ tests:
 
 
 def promtool(missing_service: MissingService, *arguments: str) -> None:
-    done = subprocess.run([program("promtool", missing_service), *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program("promtool", missing_service), *arguments], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

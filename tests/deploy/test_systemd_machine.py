@@ -29,13 +29,13 @@ def machine(missing_service: Callable[[str], NoReturn]) -> Iterator[SystemdMachi
         for name in ("server", "pipeline"):
             added = SMALL if name == "server" else ""
             booted.write(f"/etc/policy-server/{name}.toml", (SYSTEMD / f"{name}.toml").read_text(encoding="utf-8") + added)
-        booted.install(SYSTEMD / SERVER, "WatchdogSec=10\n")
+        booted.install(SYSTEMD / SERVER, "WatchdogSec=20\n")
         booted.install(SYSTEMD / PIPELINE)
         yield booted
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_server_and_pipeline_serve_learn_record_and_stop(machine: SystemdMachine) -> None:
     machine.run("systemctl", "start", SERVER)
     assert machine.property(SERVER, "ActiveState") == "active", "READY=1 was sent: the unit is of the type notify"
@@ -43,7 +43,7 @@ def test_server_and_pipeline_serve_learn_record_and_stop(machine: SystemdMachine
     wait_until(
         lambda: "iteration" in (said := machine.property(SERVER, "StatusText")) and not said.endswith("iteration 0"),
         "an iteration of learning, in the status that the daemon tells systemd",
-        240.0,
+        480.0,
     )
     pid, run_folder = machine.property(SERVER, "MainPID"), "/var/lib/policy-server/live"
     ctl = ["/opt/policy-server/bin/policy-server", "ctl", "status", "--run_folder", run_folder]
@@ -59,18 +59,19 @@ def test_server_and_pipeline_serve_learn_record_and_stop(machine: SystemdMachine
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_server_that_stands_still_is_replaced(machine: SystemdMachine) -> None:
     machine.run("systemctl", "start", SERVER)
     before = machine.property(SERVER, "MainPID")
     os.kill(machine.main_process(SERVER), signal.SIGSTOP)
-    wait_until(lambda: machine.property(SERVER, "NRestarts") == "1", "systemd to start the server again", 120.0)
-    wait_until(lambda: machine.property(SERVER, "ActiveState") == "active", "the next server to serve", 240.0)
+    wait_until(lambda: int(machine.property(SERVER, "NRestarts")) >= 1, "systemd to start the server again", 240.0)
+    wait_until(lambda: machine.property(SERVER, "ActiveState") == "active", "the next server to serve", 480.0)
     assert machine.property(SERVER, "MainPID") != before, "nothing but the watchdog looks at a process that is stopped"
     machine.run("systemctl", "stop", SERVER)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what_cannot_mend_itself_is_not_tried_again(machine: SystemdMachine) -> None:
     machine.run("systemctl", "stop", SERVER)
     kept = machine.run("cat", "/etc/policy-server/server.toml")

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from policyserver.client import PolicyClient
 from policyserver.common.tensors import from_tensor, to_tensor
@@ -20,6 +21,7 @@ from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
 from tests.commands import ctl, ctl_answer
 from tests.integration.daemon_process import DaemonProcess
+from tests.integration.held_learner import FILE, HELD
 from tests.ports import DIRECT, free_address
 from tests.services import wait_until
 
@@ -54,6 +56,7 @@ TRAINING = {
     "APPO": "[algorithm.training]\ntrain_batch_size_per_learner = 128\nlr = 0.003\n[algorithm.env_runners]\nrollout_fragment_length = 32",
     "DQN": "[algorithm.training]\nnum_steps_sampled_before_learning_starts = 64\n[algorithm.env_runners]\nrollout_fragment_length = 32",
 }
+HELD_LEARNER = '[algorithm.learners]\nlearner_class = "python:tests.integration.held_learner.HeldLearner"\n'
 _PACE_S = 0.01
 """Between two steps of a player: as fast as it can it would take the processors from what is tested."""
 PROBE = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
@@ -80,7 +83,7 @@ class Server:
     def status(self) -> dict[str, Any]:
         return self.answer("status")
 
-    def when(self, condition: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    def when(self, condition: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = 200.0) -> dict[str, Any]:
         """Wait until the status meets a condition, and return it."""
         met: list[dict[str, Any]] = []
 
@@ -97,6 +100,19 @@ class Server:
         """Wait until learning has gone on for some iterations."""
         least = self.status()["iteration"] + more
         return self.when(lambda status: status["iteration"] >= least, f"iteration {least}")
+
+    @contextlib.contextmanager
+    def held_update(self) -> Iterator[dict[str, Any]]:
+        """Be in the middle of an update until the end of a `with` block, whose value is the status then; of a `controlled` server."""
+        file = self.run_folder.with_name("hold")
+        held = file.with_name(file.name + HELD)
+        held.unlink(missing_ok=True)
+        file.touch()
+        try:
+            wait_until(held.exists, "an update", 200.0)
+            yield self.status()
+        finally:
+            file.unlink()
 
     def events(self) -> list[tuple[Any, ...]]:
         with contextlib.closing(StoreReader(self.run_folder / "store.sqlite")) as reader:
@@ -195,11 +211,15 @@ def asked_once(address: str) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def controlled(folder: Path) -> Iterator[Server]:
-    """Run a server until the end of a `with` block; it serves from the beginning of it."""
-    server = Server(folder)
-    with server.daemon:
-        assert server.answer("wait-ready", "--timeout_s", "300")["state"] == "serving"
-        yield server
+    """Run a server until the end of a `with` block; it serves from the beginning of it, and its updates can be held."""
+    root = Path(__file__).parents[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{root}:{root / 'proto'}")
+        patch.setenv(FILE, str(folder / "hold"))
+        server = Server(folder, more=HELD_LEARNER)
+        with server.daemon:
+            assert server.answer("wait-ready", "--timeout_s", "300")["state"] == "serving"
+            yield server
 
 
 def older_checkpoint(server: Server) -> tuple[int, float]:

@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 from tests.live_server import wait_until_serving
+from tests.ports import listener
 
 
 class DaemonProcess:
@@ -38,7 +39,7 @@ class DaemonProcess:
         with self.output.open("wb") as out:
             self.process = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
-    def wait_ready(self, timeout_s: float = 90.0) -> float:
+    def wait_ready(self, timeout_s: float = 200.0) -> float:
         """Wait until this very server says SERVING; returns the seconds since the process began."""
         if not wait_until_serving(self.process, self.address, self.instance_id, timeout_s - (time.monotonic() - self.began)):
             raise AssertionError(f"not ready, status {self.process.poll()}:\n{self.text()}")
@@ -47,12 +48,11 @@ class DaemonProcess:
     def actor(self, number: int = 1) -> psutil.Process:
         """Return a serving actor, of several by its number."""
         port = int(self.address.rpartition(":")[2]) + number - 1
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp")):
-                return process
-        raise AssertionError(f"no child process listens on port {port}")
+        found = listener(self.process.pid, port)
+        assert found is not None, f"no child process listens on port {port}"
+        return found
 
-    def terminate(self, timeout_s: float = 30.0) -> int:
+    def terminate(self, timeout_s: float = 120.0) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from tests.integration.controlled_server import Asker, Players, Server, asked_on
 from tests.integration.daemon_process import DaemonProcess
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def saved(server: Server) -> tuple[int, float]:
     return older_checkpoint(server)
 
 
-def steps_paused(server: Server) -> int:
-    return sum(actor["steps_paused"] for actor in server.status()["actors"])
+def boot_ids(status: dict[str, Any]) -> set[str]:
+    return {actor["boot_id"] for actor in status["actors"]}
 
 
 def test_paused_learning_leaves_the_policy_and_its_clients_alone_also_when_the_actor_is_restarted(server: Server) -> None:
@@ -42,8 +43,9 @@ def test_paused_learning_leaves_the_policy_and_its_clients_alone_also_when_the_a
         assert server.status()["weights_seq_no"] == version
     with PolicyClient(server.address) as client:
         assert client.stats().questions_waiting == 0
+    killed = boot_ids(server.status())
     server.daemon.actor().kill()
-    server.when(lambda status: any(actor["uptime_s"] < 20.0 and actor["actions"] == 0 for actor in status["actors"]), "another actor")
+    server.when(lambda status: bool(boot_ids(status) - killed), "another actor")
     with Players(server.address) as players:
         server.when(lambda status: sum(actor["steps_paused"] for actor in status["actors"]) > 600, "steps go by at the new actor, too")
         assert players.versions == {version}
@@ -51,9 +53,10 @@ def test_paused_learning_leaves_the_policy_and_its_clients_alone_also_when_the_a
         server.answer("resume")
         server.answer("resume")
         server.has_iterated(2)
-        before = steps_paused(server)
-        server.has_iterated(1)
-        assert steps_paused(server) == before
+        with PolicyClient(server.address) as client:  # which asks the actor itself; the daemon is told a second later
+            before = client.stats().steps_paused
+            server.has_iterated(1)
+            assert client.stats().steps_paused == before
     assert server.status()["learning"] in ("collecting", "updating")
 
 
@@ -94,13 +97,10 @@ def test_of_two_roll_backs_at_once_the_second_is_refused_with_both(server: Serve
     number, _ = saved
     other = server.answer("save", "--pin")["checkpoint"]["number"]
     with Players(server.address):
-        for _ in range(20):
-            server.when(lambda status: status["learning"] == "updating", "an update")
+        with server.held_update():
             server.answer("rollback", str(number))
             second = server.ctl("rollback", str(other))
-            if second.returncode == 1:
-                break
-            server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")
+        assert second.returncode == 1
         assert f"refused (ABORTED): checkpoint: expected no other roll-back under way, received one to {other} while" in second.stderr
         assert f"one to {number};" in second.stderr
         assert server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")["restored_from"] == number
@@ -133,7 +133,7 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
     answer = server.answer("rollback", str(number))
     server.daemon.kill()
     with DaemonProcess(server.run_folder, server.address, "--config", str(server.run_folder.parent / "server.toml")) as daemon:
-        daemon.wait_ready(150.0)
+        daemon.wait_ready()
         version, log_prob = asked_once(server.address)
         assert version == answer["weights_seq_no"]
         assert log_prob == pytest.approx(expected, abs=1e-5)
@@ -142,7 +142,7 @@ def test_a_daemon_that_dies_right_after_a_roll_back_goes_on_from_it(server: Serv
         with Players(server.address):
             assert server.has_iterated(2)["weights_seq_no"] > answer["weights_seq_no"]
         assert server.answer("drain") == {"stop_timeout_s": 46.0, "ended": True}
-        assert daemon.process.wait(10.0) == 0
+        assert daemon.process.wait(60.0) == 0
         assert ("Drain", "local", "", None) in server.events()
 
 
@@ -158,7 +158,7 @@ def test_an_algorithm_that_does_not_wait_and_one_that_replays_are_rolled_back_to
             with Asker(server.address) as asker:
                 answer = server.answer("rollback", str(saved["number"]))
                 status = server.when(lambda status: status["rolling_back_to"] is None, "the learner to follow")
-                wait_until(lambda: asker.answers[-1][1] >= answer["weights_seq_no"] + 3, "learning goes on from there", 60.0)
+                wait_until(lambda: asker.answers[-1][1] >= answer["weights_seq_no"] + 3, "learning goes on from there", 200.0)
             versions = [acted for _, acted, _ in asker.answers]
             assert versions == sorted(versions), "no version falls"
             assert players.steps > 0

@@ -12,7 +12,7 @@ from tests.commands import run_here
 from tests.pipelines.recorded_market import minutes, write_symbol
 from tests.pipelines.replay.recorded_runs import replay
 
-pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900)]
 
 SPANS = ["train 0", "test 0", "train 1", "test 1"]
 

@@ -34,7 +34,7 @@ def parameters() -> list[object]:
     return found
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1300)
 @pytest.mark.parametrize("page", parameters())
 def test_every_block_of_a_page_runs(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest, missing_service: Callable[[str], NoReturn]

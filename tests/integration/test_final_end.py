@@ -22,8 +22,10 @@ PATIENT = ClientConfig(action_timeout_s=40.0, connect_timeout_s=40.0, reconnect_
 ZEROS = np.zeros(4, np.float32)
 READY_S = 200.0
 """Ray takes ten seconds to start, and many times that beside other work."""
+AT_ONCE_S = 20.0
+"""One that looks for a successor does so for as long as its patience lasts, which is twice that."""
 
-pytestmark = [pytest.mark.timeout(READY_S + 120.0), pytest.mark.alone]
+pytestmark = [pytest.mark.timeout(READY_S + 400.0), pytest.mark.alone]
 
 
 class Caller:
@@ -31,6 +33,7 @@ class Caller:
 
     def __init__(self, client: PolicyClient, play: Callable[[PolicyClient], Any]) -> None:
         self.error, self.heard_s = "", 0.0
+        self.has_played = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(client, play))
         self._thread.start()
 
@@ -38,6 +41,7 @@ class Caller:
         try:
             while True:
                 play(client)
+                self.has_played.set()
         except PolicyServerError as error:
             self.error, self.heard_s = type(error).__name__, time.monotonic()
 
@@ -55,7 +59,7 @@ def played_until_the_end(address: str, stop: Callable[[], Any]) -> tuple[list[Ca
     with PolicyClient(address, config=PATIENT) as client:
         episode = client.start_episode()
         callers = [Caller(client, lambda client: client.get_action(episode, ZEROS)), Caller(client, begin)]
-        time.sleep(0.5)
+        assert all(caller.has_played.wait(60.0) for caller in callers)
         stop()
         ended_s = time.monotonic()
         for caller in callers:
@@ -75,7 +79,7 @@ def test_callers_of_a_server_whose_starter_is_done_with_it_hear_at_once(tmp_path
     callers, ended_s = played_until_the_end(address, lambda: codes.append(server.stop()))
     assert codes == [0]
     assert [caller.error for caller in callers] == ["ServerEndedError"] * 2
-    assert max(caller.heard_s for caller in callers) - ended_s < 3.0
+    assert max(caller.heard_s for caller in callers) - ended_s < AT_ONCE_S
     assert not died.is_set()
 
 
@@ -90,4 +94,4 @@ def test_a_signal_promises_a_successor_unless_the_configuration_says_otherwise(
         daemon.wait_ready(READY_S)
         callers, _ = played_until_the_end(daemon.address, lambda: daemon.process.send_signal(signal.SIGTERM))
         assert [caller.error for caller in callers] == [error] * 2
-        assert daemon.process.wait(30.0) == 0
+        assert daemon.process.wait(120.0) == 0

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -44,7 +44,7 @@ def wheel_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_server_of_an_installed_wheel_serves_an_episode(wheel_python: Path, tmp_path: Path) -> None:
     runner = Path(run(wheel_python, "-c", "import policyserver.server.runner as runner; print(runner.__file__)", cwd=tmp_path))
     assert runner.is_relative_to(tmp_path), "the wheel's modules are meant, not the checkout's"
@@ -52,7 +52,7 @@ def test_a_server_of_an_installed_wheel_serves_an_episode(wheel_python: Path, tm
     with runner.with_name("env_runner.py").open("a", encoding="utf-8") as module:
         module.write(f"\nimport os\nwith open({str(importers)!r}, 'a') as file:\n    file.write(f'{{os.getpid()}}\\n')\n")
     with DaemonProcess(tmp_path / "run", address, python=wheel_python) as daemon:
-        daemon.wait_ready(180.0)
+        daemon.wait_ready()
         assert str(daemon.actor().pid) in importers.read_text(encoding="utf-8").split(), "the actor runs what the wheel has"
         with PolicyClient(address) as client:
             episode = client.start_episode()

@@ -14,7 +14,7 @@ from tests.integration.episodes_player import Episodes
 from tests.ports import free_address
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_it_writes_no_checkpoint_and_says_who_has_the_folder(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_it_writes_no_checkpoint_and_says_who_has_the_folder(tmp_path: Path) -> 
     training = "{train_batch_size_per_learner = 200, minibatch_size = 100, num_epochs = 2}"
     options = ("--algorithm.training", training, "--checkpoints.every_iterations", "0")
     with DaemonProcess(run_folder, address, *options) as daemon:
-        daemon.wait_ready(200)
+        daemon.wait_ready()
         with PolicyClient(address) as client:
             episodes = Episodes(client, 8)
 
@@ -31,13 +31,13 @@ def test_it_writes_no_checkpoint_and_says_who_has_the_folder(tmp_path: Path) -> 
                 training = client.stats().training
                 return training is not None and training.iteration >= 1
 
-            wait_until(has_learned, "an iteration, which a stop would save", 100.0)
+            wait_until(has_learned, "an iteration, which a stop would save", 200.0)
         owner = json.loads((run_folder / OWNER_FILE).read_text())
         assert owner["process"] == daemon.process.pid
         new = run_folder / "new"
         new.write_text(json.dumps(owner | {"host": "beta", "process": 4711, "token": "another"}))
         new.rename(run_folder / OWNER_FILE)
-        assert daemon.process.wait(60) == 1, daemon.text()
+        assert daemon.process.wait(120) == 1, daemon.text()
         assert "taken over by process 4711 on beta" in daemon.text().splitlines()[-1]
     assert list((run_folder / "checkpoints").glob("checkpoint-*")) == []
     assert json.loads((run_folder / OWNER_FILE).read_text())["host"] == "beta", "the other one's name stays"

@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, missing_service: MissingServic
     store = folder / "store.sqlite"
     sink = MultiSink([EmbeddedStore(store), InfluxSink(InfluxConfig(influx.url, influx.bucket, folder / "spool"))])
     pipeline, _ = record_run(sink, RUN, STEPS)
-    assert sink.flush(60.0)
+    assert sink.flush(90.0)
     sink.close(10.0)
     yield Run(pipeline, ServerWatch(CountingDouble(), MultiSink(), pipeline.tags), store, influx)
     influx.kill()
@@ -120,7 +120,7 @@ def test_profit_and_baselines_are_means_of_the_same_episodes(run: Run) -> None:
         ("costs", summary.costs_mean),
     ):
         assert columns[column][-1] == pytest.approx(expected, rel=1e-5), column
-    assert grafana(run.influx, "Profit and costs")[0]["last"] == pytest.approx(summary.profit_mean, rel=1e-9)
+    assert grafana(run.influx, "Profit and costs")[-1]["last"] == pytest.approx(summary.profit_mean, rel=1e-9)
     assert grafana(run.influx, "Mean return of no trade")[0]["last"] == pytest.approx(summary.no_trade_mean, rel=1e-9)
 
 
@@ -135,7 +135,7 @@ def test_points_of_before_there_was_the_field_are_read_by_their_baselines(runnin
     sink = MultiSink([EmbeddedStore(store), InfluxSink(InfluxConfig(running_influx.url, running_influx.bucket, tmp_path / "spool"))])
     returns, baseline = [1.0, 2.0, 3.0, 400.0], [0.0, -1.0, 1.0, None]
     sink.write(Points("episode", {"run": RUN, "worker": "w"}, {"return": returns, "length": [9, 9, 9, 2], "no_trade_return": baseline}))
-    assert sink.flush(20.0)
+    assert sink.flush(90.0)
     sink.close(30.0)
     assert page_columns(store)["policy"] == [3.0]
     assert [row["count"] for row in grafana(running_influx, "Episodes")] == [3]

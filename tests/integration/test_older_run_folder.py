@@ -40,14 +40,14 @@ def test_settings_of_an_older_version_are_refused_in_one_line(older: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_checkpoint_of_an_older_version_is_gone_on_with(older: Path) -> None:
     settings = older / "settings.toml"
     text = (older / "server_settings.toml").read_text(encoding="utf-8")
     settings.write_text(text.replace("monitoring.enabled", "recording.enabled"), encoding="utf-8")
     address = free_address()
     with DaemonProcess(older / "server", address, "--config", str(settings)) as daemon:
-        daemon.wait_ready(180.0)
+        daemon.wait_ready()
         assert "checkpoint-00000002: iteration 2, policy version 2" in daemon.text()
         with PolicyClient(address) as client:
             episodes = client.start_episodes(8)

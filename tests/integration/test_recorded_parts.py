@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,15 @@ from policyserver.pipelines.pipeline import Pipeline
 from policyserver.pipelines.prices import PricesConfig
 from policyserver.pipelines.run import run_pipeline
 from policyserver.pipelines.runtime.stop_signals import StopSignals
+from tests.commands import ctl_answer
 from tests.live_server import Serving, serving
 from tests.pipelines.recorded_market import minutes, recorded, write_symbol
 from tests.services import wait_until
 
-SERVER = "seed = 7\n[algorithm.training]\ntrain_batch_size_per_learner = 200\nminibatch_size = 100\nnum_epochs = 2\n"
+BATCH = 200
+SERVER = f"seed = 7\n[algorithm.training]\ntrain_batch_size_per_learner = {BATCH}\nminibatch_size = 100\nnum_epochs = 2\n"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def trained(stats: ServerStats) -> int:
@@ -30,16 +31,21 @@ def trained(stats: ServerStats) -> int:
 
 
 def settled(observer: PolicyClient, server: Serving) -> ServerStats:
-    """What the server counts once the learner is through with what it was given."""
-    before = observer.stats()
-    for _ in range(10):
-        time.sleep(3.0)
-        server.let_learner_rest()
-        after = observer.stats()
-        if (trained(after), after.weights_seq_no) == (trained(before), before.weights_seq_no):
-            return after
-        before = after
-    raise AssertionError("the learner did not come to rest")
+    """Return what the server counts once the learner is through with what it was given: what is left is less than a batch."""
+    found: list[ServerStats] = []
+
+    def is_through() -> bool:
+        status, stats = ctl_answer(server.run_folder, "status"), observer.stats()
+        given = stats.steps_completed - stats.steps_untrained - stats.steps_dropped
+        found.append(stats)
+        return bool(
+            status["learning"] == "collecting"
+            and trained(stats) == status["steps_total"] > given - BATCH
+            and stats.weights_seq_no == status["weights_seq_no"]
+        )
+
+    wait_until(is_through, "the learner's rest", 200.0)
+    return found[-1]
 
 
 def test_a_policy_learns_in_two_stages_and_not_from_what_it_is_tested_on(tmp_path: Path) -> None:
@@ -61,7 +67,7 @@ def test_a_policy_learns_in_two_stages_and_not_from_what_it_is_tested_on(tmp_pat
             )
             runs.append(run_pipeline(config, StopSignals()))
             if stage is not stages[-1]:
-                wait_until(lambda: trained(observer.stats()) > trained(seen[-1]), "the learner learns", 60.0)
+                wait_until(lambda: trained(observer.stats()) > trained(seen[-1]), "the learner learns", 200.0)
             seen.append(settled(observer, server))
     for before, after in itertools.pairwise(seen[:3]):
         assert trained(after) - trained(before) >= 1_000

@@ -26,7 +26,7 @@ from tests.recorded_run import record_run
 from tests.services import InfluxServer
 
 STEPS = 20_000
-WAIT_S = 60.0
+WAIT_S = 90.0
 
 
 def test_twenty_thousand_steps_of_a_run_arrive_once_each_with_every_documented_field(

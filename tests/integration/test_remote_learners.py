@@ -17,7 +17,7 @@ from tests.integration.spoiled_learning import FILE
 from tests.ports import free_address
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NICENESS = 5
 LEARNERS = """
@@ -26,7 +26,7 @@ num_learners = {count}
 """
 SPOILED = 'learner_class = "python:tests.integration.spoiled_learning.SpoiledLearner"\n'
 """Our fused learner, which a file can spoil."""
-ENDED_S = 60.0
+ENDED_S = 200.0
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def is_over(process: psutil.Process) -> bool:
         return True
 
 
-def over(processes: list[psutil.Process], timeout_s: float = 20.0) -> None:
+def over(processes: list[psutil.Process], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not all(map(is_over, processes)):
         assert time.monotonic() < deadline, "a learner outlived its daemon"
@@ -97,7 +97,7 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored_after_a_loss(na
         assert {each.nice() for each in learners} == {os.nice(0) + NICENESS}, "updates give way to actions"
         assert server.daemon.actor().nice() == os.nice(0)
         with Players(server.address) as players:
-            wait_until(lambda: len(players.versions) >= 4, "what they learn to be served", 120.0)
+            wait_until(lambda: len(players.versions) >= 4, "what they learn to be served", 300.0)
             server.answer("pause")
             number = server.answer("save", "--pin")["checkpoint"]["number"]
             _, at_saving = asked_once(server.address)
@@ -132,7 +132,7 @@ def test_it_learns_and_is_saved_rolled_back_guarded_and_restored_after_a_loss(na
         assert restored == pytest.approx(log_prob, abs=1e-5)
         with Players(server.address):
             assert server.has_learned(2)["weights_seq_no"] > version
-        assert server.daemon.terminate(60.0) == 0
+        assert server.daemon.terminate() == 0
 
 
 def loses_a_learner(server: LearnersServer, learners: list[psutil.Process]) -> None:

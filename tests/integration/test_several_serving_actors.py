@@ -17,7 +17,7 @@ from policyserver.client import PolicyClient
 from tests.commands import ctl_answer
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.episodes_player import STEPS, Episodes
-from tests.ports import free_ports
+from tests.ports import free_ports, listens
 
 pytestmark = pytest.mark.alone
 
@@ -45,7 +45,7 @@ def players(count: int, address: str) -> Iterator[list[subprocess.Popen[str]]]:
 def told_by(process: subprocess.Popen[str]) -> dict[str, int]:
     """Let a player end, and return what it says; one that does not end is told with what each of its threads waits for in the kernel."""
     try:
-        return dict(json.loads(process.communicate(timeout=60)[0]))
+        return dict(json.loads(process.communicate(timeout=120)[0]))
     except subprocess.TimeoutExpired as error:
         threads = sorted(Path(f"/proc/{process.pid}/task").iterdir())
         waits = [f"{(each / 'comm').read_text().strip()}: {(each / 'wchan').read_text()}" for each in threads]
@@ -56,7 +56,7 @@ def is_alive(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
-def play(episodes: Episodes, until: Callable[[], bool], timeout_s: float = 90.0) -> int:
+def play(episodes: Episodes, until: Callable[[], bool], timeout_s: float = 200.0) -> int:
     """Play until a condition holds, in rounds of whole episodes. Returns the steps."""
     deadline, before = time.monotonic() + timeout_s, episodes.steps
     while episodes.steps == before or not until():
@@ -67,12 +67,17 @@ def play(episodes: Episodes, until: Callable[[], bool], timeout_s: float = 90.0)
     return episodes.steps - before
 
 
+def both_work(client: PolicyClient) -> bool:
+    actions = [stats.actions for stats in client.stats_by_endpoint().values()]
+    return len(actions) == 2 and min(actions) > 400
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_ports(2)[0]}"
     with DaemonProcess(tmp_path / "run", address, *TWO_ACTORS) as daemon, PolicyClient(address) as client:
-        daemon.wait_ready()
+        start_s = daemon.wait_ready()
 
         def iteration() -> int:
             training = client.stats().training
@@ -80,11 +85,10 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
 
         episodes = Episodes(client, 8)
         with players(2, address) as others:
-            play(episodes, lambda: iteration() >= 2)
+            play(episodes, lambda: iteration() >= 2 and both_work(client))
             endpoints = client.server_info().endpoints
             before = client.stats_by_endpoint()
             assert tuple(before) == endpoints == (address, f"127.0.0.1:{int(address.rpartition(':')[2]) + 1}")
-            assert min(stats.actions for stats in before.values()) > 400, "both actors work"
 
             # The actor at the clients' own address is killed, in the middle of their episodes.
             for _ in range(5):
@@ -97,19 +101,22 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             family.remove(victim)
             assert daemon.actor(2) in family
             victim.kill()
-            victim.wait(10)
+            victim.wait(60)
             killed_at = time.monotonic()
+
+            def waits_for_nobody() -> bool:
+                return time.monotonic() - killed_at < 5.0 or not listens(daemon.process.pid, int(address.rpartition(":")[2]))
 
             # New episodes go to the other one meanwhile, which answers as before.
             late = Episodes(client, 2)
             while late.step():  # one that begins before the client knows is lost like the others
                 pass
-            assert time.monotonic() - killed_at < 5.0
+            assert waits_for_nobody()
             late.end()
 
             # The next step of all episodes finds those of the dead actor lost, and only those.
             assert episodes.step(1.0) == 4
-            assert time.monotonic() - killed_at < 5.0, "nobody waits for the successor"
+            assert waits_for_nobody(), "nobody waits for the successor"
 
             def states() -> list[str]:
                 told = ctl_answer(tmp_path / "run", "status")["serving_actors"]
@@ -128,7 +135,7 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
             assert tuple(after) == endpoints
             back_at = time.monotonic()
             while states() != ["serving", "serving"]:  # which it reports once a second
-                assert time.monotonic() - back_at < 30.0
+                assert time.monotonic() - back_at < 90.0
             assert after[address].boot_id != dead.boot_id
             assert after[endpoints[1]].boot_id == before[endpoints[1]].boot_id
             assert after[address].actions > 0.25 * played
@@ -144,4 +151,4 @@ def test_clients_use_both_actors_and_go_on_when_one_is_killed(tmp_path: Path) ->
         assert max(each["lost"] for each in told) <= 4, "half, and those that began before the client knew; none if all had just ended"
         assert min(each["steps"] for each in told) > 500
         assert daemon.terminate() == 0, daemon.text()
-    assert back_s < 30.0, f"the actor was back after {back_s:.1f} s"
+    assert back_s < max(30.0, 2.0 * start_s), f"the actor was back after {back_s:.1f} s"

@@ -8,7 +8,7 @@ from benchmarks.learning.cases import case_of
 from benchmarks.learning.guard import healthy_run
 from policyserver.server.config.guard_config import GuardConfig
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("private_ray"), pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("name", ["PPO", "SAC"])

@@ -82,7 +82,7 @@ def shares_of(algorithm: str, folder: Path, together: threading.Barrier) -> dict
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1500)
 def test_a_server_of_any_algorithm_is_idle_without_clients_and_still_there(tmp_path: Path) -> None:
     """All servers are up at the same time, for they take longer to start than to be measured."""
     algorithms = ["PPO", "APPO", "IMPALA", "DQN", "SAC"]

@@ -28,7 +28,7 @@ where the mean of sixteen episodes has a standard deviation of 0.5."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1000)
 def test_ppo_learns_with_the_shipped_defaults_from_no_more_steps_than_rllib_alone(tmp_path: Path) -> None:
     """The short form of `make algorithms`: RLlib alone has a mean return of 150 after 12,000 to 20,000 steps.
 
@@ -47,7 +47,7 @@ def test_ppo_learns_with_the_shipped_defaults_from_no_more_steps_than_rllib_alon
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 @pytest.mark.parametrize("name", ["APPO", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("IMPALA", "DQN", "SAC"))])
 def test_an_algorithm_learns_over_grpc(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PPO does so in tests/compliance/test_policy_client_server.py, for as long as RLlib's example."""

@@ -12,7 +12,7 @@ from tests.server.live_algorithm import Crowd, live_algorithm
 pytestmark = [
     pytest.mark.usefixtures("private_ray"),
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]  # RLlib's own warnings
 
 

@@ -12,7 +12,7 @@ from tests.server.live_algorithm import Crowd, learner_version, live_algorithm, 
 pytestmark = [
     pytest.mark.usefixtures("private_ray"),
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
 ]  # RLlib's own warnings
 
 

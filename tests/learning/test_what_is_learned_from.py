@@ -14,7 +14,7 @@ from ray.rllib.connectors.learner.learner_connector_pipeline import LearnerConne
 from policyserver.client import PolicyClient, PolicyServerError
 from tests.server.live_algorithm import live_algorithm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("private_ray"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("private_ray"), pytest.mark.filterwarnings("ignore")]
 
 KINDS: dict[int, dict[str, Any]] = {
     1: {"policy": "live"},
@@ -24,7 +24,7 @@ KINDS: dict[int, dict[str, Any]] = {
     5: {"policy": "live", "training_enabled": False},
 }
 """What an episode asks for, by the first number of all its observations."""
-STEPS, LEAST, TIMEOUT_S = 12, 100, 120.0
+STEPS, LEAST, TIMEOUT_S = 12, 100, 400.0
 
 
 class Seen:

@@ -8,6 +8,8 @@ from benchmarks.speed.contenders import loaded
 from benchmarks.speed.servers import Servers
 from tests.live_server import Serving
 
+pytestmark = pytest.mark.timeout(600)
+
 
 class OneServer(Servers):
     """Gives everybody the session's server."""

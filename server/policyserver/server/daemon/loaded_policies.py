@@ -31,7 +31,7 @@ class PolicyMissingError(PolicyError):
 
 
 _HOLD_S = 10.0
-"""Longest time that serving actors are given to hold a policy. It takes them some ten milliseconds."""
+"""Longest time that serving actors are given to hold a policy, or to drop one. It takes them some ten milliseconds."""
 
 
 class ServingProcesses(Protocol):
@@ -176,7 +176,7 @@ class LinkedActors:
     def drop(self, name: str, everything: Mapping[str, Mapping[str, Any]]) -> None:
         """Have them begin no new episodes with it."""
         self._link.keep(POLICIES, everything)
-        self._link.order(DROP_POLICY, name)
+        self._link.ask(_HOLD_S, kind=DROP_POLICY, content=name)  # a caller whose answer came before theirs could still begin one
 
 
 def load_configured(policies: LoadedPolicies, config: PoliciesConfig, checkpoint_at: Any) -> None:

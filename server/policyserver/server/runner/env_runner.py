@@ -175,7 +175,6 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
                 link.FULL: loop.call_is_full,
                 link.LOG_LEVEL: logging.getLogger().setLevel,
                 link.PAUSE: loop.pause_learning,
-                link.DROP_POLICY: self.drop_policy,
                 link.POLICIES: self.hold_policies,
                 link.ENDPOINTS: self.take_endpoints,
                 link.ACTORS: self.be_one_of,
@@ -184,6 +183,7 @@ class ExternalEnvRunner(EnvRunner, RunnerState):
             questions: dict[str, Callable[[Any], Any]] = {
                 link.ROLL_BACK: self.roll_back,
                 link.HOLD_POLICY: self.hold_policy,
+                link.DROP_POLICY: self.drop_policy,
                 link.RETIRE: retirement.follow,
                 link.STEPS: lambda call_no: (self._index, *loop.call(lambda: loop.core.requests.made_for(call_no))),
             }

@@ -183,11 +183,10 @@ class RunnerState(Checkpointable):
             if failure := self.hold_policy((name, state)):
                 logger.error("policy %s is not served: %s", name, failure)
 
-    def drop_policy(self, name: str) -> None:
-        """Begin no new episodes with a policy."""
+    def drop_policy(self, name: str) -> bool:
+        """Begin no new episodes with a policy; returns whether it was held."""
         policies = self._policy
-        if isinstance(policies, NamedPolicies):
-            self._where_it_serves(lambda: policies.drop(name))
+        return isinstance(policies, NamedPolicies) and self._where_it_serves(lambda: policies.drop(name))
 
     def get_spaces(self) -> dict[str, Any]:
         """Return the spaces under the names that RLlib's connectors look for."""
