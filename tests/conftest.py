@@ -156,6 +156,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     return _Scheduling(config, log)
 
 
+_PATIENCE = 3.0
+"""How many times longer than its mark says a test may take: the limit ends what hangs, and a machine may be that much slower."""
+
 _OF_PROCESSES = {"integration", "learning", "benchmarks"}
 """Folders whose tests all talk to processes."""
 _FIXTURES_OF_PROCESSES = {"running_influx", "cartpole_serving", "market_serving", "private_ray", "site", "started"}
@@ -170,6 +173,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=order)
     for item in items:
+        if timeout := item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_PATIENCE * float(timeout.args[0])), append=False)
         fixtures = _fixtures_of(item)
         if not _OF_PROCESSES.isdisjoint(item.path.parts) or not _FIXTURES_OF_PROCESSES.isdisjoint(fixtures):
             item.add_marker("process")
@@ -291,7 +296,7 @@ def no_leaked_threads(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 10.0  # the time is spent only where a thread is left
+    deadline = time.monotonic() + 60.0  # the time is spent only where a thread is left
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         gc.collect()  # the poller of grpc.aio ends with its last object, which may be in a cycle
         left.pop().join(0.1)

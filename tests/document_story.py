@@ -24,9 +24,9 @@ from tests.documents import OUTPUT, ROOT, Block, commands
 from tests.ports import free_ports
 from tests.services import wait_until
 
-_COMMAND_TIMEOUT_S = 240.0
+_COMMAND_TIMEOUT_S = 600.0
 _READY_TIMEOUT_S = 150.0
-_STOP_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 200.0
 
 SERVER_PORT, PAGE_PORT = 9900, 9980
 """The ports that documents name, and the one behind each. A test takes free ones in their place."""

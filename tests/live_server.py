@@ -19,10 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
-from tests.ports import DIRECT, free_address
+from tests.ports import DIRECT, free_address, listener, listens_itself
 
-READY_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 200.0
 REST_TIMEOUT_S = 30.0
 REST_INTERVAL_S = 0.4
 RESTING_CPU_PERCENT = 25.0
@@ -41,9 +41,11 @@ class Serving:
     def cpu_s(self) -> float:
         """Return the processor time that the serving process has used, and those beside it if there are several."""
         name = self.process.name()
-        beside = [process for process in self.daemon.children(recursive=True) if process.name() == name]
-        times = [process.cpu_times() for process in beside or [self.process]]
-        return float(sum(time.user + time.system for time in times))
+        beside = []
+        for process in self.daemon.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # one that has ended since
+                beside += [process.cpu_times()] if process.name() == name else []
+        return float(sum(time.user + time.system for time in beside or [self.process.cpu_times()]))
 
     def memory_mb(self) -> float:
         """Return the resident memory of the serving process."""
@@ -111,18 +113,16 @@ def wait_until_serving(server: subprocess.Popen[bytes], address: str, instance_i
 
 def _listener(root: int, address: str) -> psutil.Process:
     """Return the process below `root` that listens on the address: with Ray that is an actor, not the command itself."""
-    everyone = psutil.Process(root)
-    for process in [everyone, *everyone.children(recursive=True)]:
-        if _listens(process, address):
-            return process
-    raise RuntimeError(f"no process below {root} listens on {address}")
+    found = listener(root, lambda process: _listens(process, address))
+    if found is None:
+        raise RuntimeError(f"no process below {root} listens on {address}")
+    return found
 
 
 def _listens(process: psutil.Process, address: str) -> bool:
     if address.startswith("unix:"):
         return any(at.laddr == address.removeprefix("unix:") for at in process.net_connections("unix"))
-    port = int(address.rpartition(":")[2])
-    return any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp"))
+    return listens_itself(process, int(address.rpartition(":")[2]))
 
 
 def _tail(log: Path) -> str:
