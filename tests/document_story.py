@@ -25,8 +25,8 @@ from tests.ports import free_ports
 from tests.services import wait_until
 
 _COMMAND_TIMEOUT_S = 600.0
-_READY_TIMEOUT_S = 150.0
-_STOP_TIMEOUT_S = 200.0
+_READY_TIMEOUT_S = 300.0
+_STOP_TIMEOUT_S = 120.0
 
 SERVER_PORT, PAGE_PORT = 9900, 9980
 """The ports that documents name, and the one behind each. A test takes free ones in their place."""

@@ -11,7 +11,6 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,23 +80,18 @@ def port_of_the_systems_choice() -> int:
 
 def listens(process_id: int, port: int) -> bool:
     """Say whether a process, or one that it has started, listens on a port of this machine: it, and not somebody else."""
-    return listener(process_id, lambda process: listens_itself(process, port)) is not None
+    return listener(process_id, port) is not None
 
 
-def listener(process_id: int, says: Callable[[psutil.Process], bool]) -> psutil.Process | None:
-    """Return the process, or the one of those that it has started, of which that is true. Those that end meanwhile are passed over."""
+def listener(process_id: int, port: int) -> psutil.Process | None:
+    """Return the process that listens on a port of this machine: this one, or one that it has started; None where none does."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(process_id)
         for each in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                if says(each):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in each.net_connections("tcp")):
                     return each
     return None
-
-
-def listens_itself(process: psutil.Process, port: int) -> bool:
-    """Say whether a process listens on a port. Raises psutil.NoSuchProcess."""
-    return any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in process.net_connections("tcp"))
 
 
 def is_handed_out(port: int) -> bool:

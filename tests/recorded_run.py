@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,14 @@ _END_S = 60.0
 class CountingDouble(PolicyDouble):
     """Says about itself what a policy server says."""
 
+    def __init__(self, pause_s: float = 0.0) -> None:
+        super().__init__()
+        self._pause_s = pause_s
+
+    def get_actions(self, episode_ids: Sequence[str], observations: Any) -> Any:
+        time.sleep(self._pause_s)
+        return super().get_actions(episode_ids, observations)
+
     def stats_by_endpoint(self) -> dict[str, ServerStats]:
         return {"double": self.stats()}
 
@@ -71,14 +80,21 @@ class CountingDouble(PolicyDouble):
             )
 
 
-def record_run(sink: Sink, run: str, steps: int) -> tuple[Pipeline, CountingDouble]:
-    """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service."""
+def record_run(sink: Sink, run: str, steps: int, *, pause_s: float = 0.0) -> tuple[Pipeline, CountingDouble]:
+    """Run a pipeline of `steps` steps to its end, while training iterations are recorded too; return it and its service.
+
+    Args:
+        sink: Where it is recorded.
+        run: Its name.
+        steps: Of all episodes together.
+        pause_s: What the service waits before each answer, so that the run takes its time on a fast machine, too.
+    """
     recording = PipelineRecordingConfig(run=run, policy="PPO", store=None)
     config = PipelineConfig(episodes=PlayedEpisodesConfig(steps=steps), rules=WITH_REFUSALS, recording=recording)
-    service = CountingDouble()
+    service = CountingDouble(pause_s)
     pipeline = Pipeline(config, service, sink)
     with pipeline.running(), _watched(service, pipeline, sink):
-        progress = _record_iteration(sink, run, Progress())  # there is one, however fast the machine is
+        progress = _record_iteration(sink, run, Progress())
         while not pipeline.wait(_ITERATION_S):
             progress = _record_iteration(sink, run, progress)
         assert pipeline.wait(_END_S)

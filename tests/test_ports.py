@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -28,14 +29,15 @@ def test_two_processes_take_no_port_twice(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil.Process, "children", lambda process, recursive: [psutil.Process()])
-    looked_at: list[psutil.Process] = []
+    asked: list[int] = []
 
-    def listens(process: psutil.Process) -> bool:
-        looked_at.append(process)
-        if len(looked_at) == 1:
+    def connections(process: psutil.Process, kind: str) -> list[SimpleNamespace]:
+        asked.append(process.pid)
+        if len(asked) == 1:
             raise psutil.NoSuchProcess(process.pid)
-        return True
+        return [SimpleNamespace(status=psutil.CONN_LISTEN, laddr=SimpleNamespace(port=7))]
 
-    assert ports.listener(psutil.Process().pid, listens) is not None
-    assert len(looked_at) == 2
+    monkeypatch.setattr(psutil.Process, "children", lambda process, recursive: [psutil.Process()])
+    monkeypatch.setattr(psutil.Process, "net_connections", connections)
+    assert ports.listens(psutil.Process().pid, 7)
+    assert len(asked) == 2
