@@ -253,7 +253,7 @@ def test_a_server_that_goes_on_refusing_is_an_error_that_leaves_the_step_free(
     def is_refused_in_time() -> bool:
         episodes.append(client.start_episode())
         with pytest.raises((ServerUnavailableError, ActionTimeoutError)) as caught:
-            client.get_action(episodes[-1], ZEROS, timeout_s=0.1)
+            client.get_action(episodes[-1], ZEROS, timeout_s=0.1 * 2 ** len(episodes))
         return "not now" in str(caught.value)
 
     wait_until(is_refused_in_time)

@@ -107,7 +107,7 @@ def test_where_all_runners_end_a_start_waits_and_then_says_so(service: Sequence[
         def is_answered_in_time() -> bool:
             begun.append(client.start_episode())
             with pytest.raises((ServerUnavailableError, ActionTimeoutError)) as error:
-                client.get_action(begun[-1], ZEROS, timeout_s=0.5)
+                client.get_action(begun[-1], ZEROS, timeout_s=0.25 * 2 ** len(begun))
             assert error.value.reason in ("SHUTTING_DOWN", ActionTimeoutError("").reason)
             return error.value.reason == "SHUTTING_DOWN"
 

@@ -139,7 +139,7 @@ def test_one_runner_that_does_not_answer_costs_its_own_rows_alone(service: Servi
 
     def is_answered_by_the_other_in_time() -> bool:
         with pytest.raises(BatchError) as caught:
-            client.get_actions(ids, batch(4), timeout_s=1.0)
+            client.get_actions(ids, batch(4), timeout_s=0.5 * 2 ** len(failures))
         failures.append(caught.value)
         return 0 not in caught.value.errors
 
