@@ -17,6 +17,7 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -94,7 +95,7 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=120.0) as response:
+            with urllib.request.urlopen(request, timeout=200.0) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             with error:

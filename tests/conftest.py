@@ -291,7 +291,7 @@ def no_leaked_threads(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 10.0  # the time is spent only where a thread is left
+    deadline = time.monotonic() + 60.0  # the time is spent only where a thread is left
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         gc.collect()  # the poller of grpc.aio ends with its last object, which may be in a cycle
         left.pop().join(0.1)

@@ -27,7 +27,7 @@ def main() -> None:
     request = json_format.Parse(options.body, getattr(pb, f"{method}Request")())
     with grpc.insecure_channel(options.address, DIRECT) as channel:
         stub: Any = pb_grpc.PolicyServiceStub(channel)
-        sys.stdout.write(f"{json_format.MessageToJson(getattr(stub, method)(request, timeout=10.0))}\n")
+        sys.stdout.write(f"{json_format.MessageToJson(getattr(stub, method)(request, timeout=60.0))}\n")
 
 
 if __name__ == "__main__":

@@ -43,9 +43,11 @@ class Serving:
     def cpu_s(self) -> float:
         """Return the processor time that the serving process has used, and those beside it if there are several."""
         name = self.process.name()
-        beside = [process for process in self.daemon.children(recursive=True) if process.name() == name]
-        times = [process.cpu_times() for process in beside or [self.process]]
-        return float(sum(time.user + time.system for time in times))
+        beside = []
+        for process in self.daemon.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                beside += [process.cpu_times()] if process.name() == name else []
+        return float(sum(time.user + time.system for time in beside or [self.process.cpu_times()]))
 
     def memory_mb(self) -> float:
         """Return the resident memory of the serving process."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import random
 import socket
 import struct
+import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,14 +34,30 @@ def _below_the_systems_choice() -> range:
 _CANDIDATES = _below_the_systems_choice()
 _positions = itertools.count(random.Random(os.getpid()).randrange(len(_CANDIDATES)))
 """Where the next search begins: elsewhere in every process, and never twice at the same port in one."""
+_TAKEN_FILE = Path(tempfile.gettempdir()) / f"policyserver-test-ports-{os.getuid()}"
+_taking = threading.Lock()
+_taken: list[int] = []
+"""The descriptor of that file, of which this process has locked one byte for each port that it took, until it ends."""
 
 
 def free_ports(count: int) -> list[int]:
     """Find ports in a row that nobody has bound: not Ray either, which opens dozens that the system chooses."""
     while True:
         ports = [_CANDIDATES[next(_positions) % len(_CANDIDATES)] for _ in range(count)]
-        if ports == list(range(ports[0], ports[0] + count)) and all(map(_is_free, ports)):
+        if ports == list(range(ports[0], ports[0] + count)) and all(_take(port) and _is_free(port) for port in ports):
             return ports
+
+
+def _take(port: int) -> bool:
+    """Keep a port from the other processes of tests, which would find it free until something listens there."""
+    with _taking:
+        if not _taken:
+            _taken.append(os.open(_TAKEN_FILE, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            fcntl.lockf(_taken[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        return True
 
 
 def free_address() -> str:
@@ -48,13 +67,15 @@ def free_address() -> str:
 
 def port_of_the_systems_choice() -> int:
     """Return a port that the system has handed out once, and could again; skip the test where it cannot be asked about one."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
-    try:
-        assert is_handed_out(port)
-    except OSError as error:
-        pytest.skip(f"this system cannot narrow its choice to one port: {error}")
-    return port
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1])
+        try:
+            if is_handed_out(port):  # else another program has it by now
+                return port
+        except OSError as error:
+            pytest.skip(f"this system cannot narrow its choice to one port: {error}")
+    raise AssertionError("the system hands out none of the ports that it has just handed out")
 
 
 def listens(process_id: int, port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -48,5 +49,8 @@ class NamedProxy:
             except OSError:
                 return
             self._open.append(connection)
-            connection.settimeout(5.0)
-            self.asked.append(connection.recv(4096))
+            connection.settimeout(30.0)
+            said = b""
+            with suppress(OSError):  # it says nothing, or is gone: it has asked all the same
+                said = connection.recv(4096)
+            self.asked.append(said)

@@ -107,7 +107,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 90.0)
     while not (value := condition()):
         waited_s = time.monotonic() - began
         if waited_s > timeout_s:
-            pytest.fail(f"waited {timeout_s:g} s for {what}")
+            pytest.fail(f"waited {waited_s:.0f} s for {what}")
         time.sleep(min(max(waited_s / 20, 0.02), 0.25))
     return value
 
@@ -172,7 +172,7 @@ class InfluxServer:
         """Execute InfluxQL; the rows of all series, each a dictionary of its columns and tags."""
         body = urllib.parse.urlencode({"db": self.bucket, "q": influxql, "epoch": "ns"}).encode()
         url = f"http://127.0.0.1:{self._influx_port}/query?{urllib.parse.urlencode(self._credentials)}"
-        with urllib.request.urlopen(url, data=body, timeout=30.0) as response:
+        with urllib.request.urlopen(url, data=body, timeout=120.0) as response:
             (result,) = json.load(response)["results"]
         if "error" in result:
             raise AssertionError(f"{influxql}: {result['error']}")
@@ -185,7 +185,7 @@ class InfluxServer:
     def _answers_at(self, port: int) -> Callable[[], bool]:
         def answers() -> bool:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5.0) as response:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=20.0) as response:
                     return bool(response.status == 204)
             except OSError:
                 return False

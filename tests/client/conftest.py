@@ -8,9 +8,10 @@ import pytest
 from policyserver.client import ClientConfig, PolicyClient
 from tests.client.reference_server import ReferenceServer
 
+# Quick to try again. The limits end what hangs, for a machine may stand still for seconds.
 FAST = ClientConfig(
-    action_timeout_s=10.0,
-    connect_timeout_s=5.0,
+    action_timeout_s=100.0,
+    connect_timeout_s=100.0,
     reconnect_backoff_initial_s=0.02,
     reconnect_backoff_max_s=0.1,
     overload_backoff_initial_s=0.01,
@@ -21,6 +22,15 @@ Service = Sequence[ReferenceServer]
 
 def addresses(runners: Service) -> list[str]:
     return [runner.address for runner in runners]
+
+
+@pytest.fixture(autouse=True)
+def _no_runner_and_no_thread_is_given_up_for_slowness() -> Iterator[None]:
+    """Let a client wait for its other runners, and for its threads to end, for longer than a machine stands still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("policyserver.client.balancing._OTHERS_TIMEOUT_S", 60.0)
+        patch.setattr("policyserver.client.connection._JOIN_TIMEOUT_S", 60.0)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyserver.client import PolicyClient
 from policyserver.client.balancing import Balancer
 from policyserver.client.connection import Connection
@@ -18,6 +20,11 @@ def connections_of(client: PolicyClient) -> tuple[Connection, ...]:
 def connection_of(client: PolicyClient) -> Connection:
     """Return the connection to the address that was given."""
     return balancer_of(client).given
+
+
+def hurry(client: PolicyClient, connect_timeout_s: float) -> None:
+    """Have a client that is connected wait for so long from now on for a connection that is not there."""
+    client._config = replace(client._config, connect_timeout_s=connect_timeout_s)
 
 
 def unlisted_of(client: PolicyClient) -> list[Connection]:

@@ -27,6 +27,7 @@ from policyserver.common.spaces import describe, from_proto, same, to_proto
 from policyserver.common.tensors import from_tensor, to_tensor
 from policyserver.v1 import policy_service_pb2 as pb
 from policyserver.v1 import policy_service_pb2_grpc as pb_grpc
+from tests.ports import free_ports
 
 OBSERVATION_SPACE: gym.Space[Any] = gym.spaces.Box(-100, 100, (10,), np.float32)
 ACTION_SPACE: gym.Space[Any] = gym.spaces.Discrete(3)
@@ -252,7 +253,7 @@ class ReferenceServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="reference-server")
         self._thread.start()
-        self.port = 0
+        self.port = 0 if socket else free_ports(1)[0]  # the system would give one of its choice to others while this server is stopped
         self._server: grpc.aio.Server | None = None
         self.start()
 

@@ -14,7 +14,7 @@ import pytest
 from policyserver.client.channel import make_channel
 from policyserver.client.config import ClientConfig
 
-WAIT_S = 10.0
+WAIT_S = 18.0
 
 
 @pytest.fixture

@@ -175,8 +175,13 @@ def test_after_a_timeout_the_action_taken_instead_is_logged_with_the_same_number
         client.get_action(episode, ZEROS)
         client.log_returns(episode, 1.0)
     server.hold()
-    with pytest.raises(ActionTimeoutError):
-        client.get_action(episode, ONES, timeout_s=0.05)
+
+    def asks_in_vain() -> bool:
+        with pytest.raises(ActionTimeoutError):
+            client.get_action(episode, ONES, timeout_s=0.05)
+        return episode in server.servicer.episodes and server.servicer.episodes[episode].next == step + 1
+
+    wait_until(asks_in_vain)
     server.release()
     with pytest.raises(SequenceError):
         client.log_action(episode, ZEROS, 2)
@@ -195,6 +200,7 @@ def test_an_override_of_a_row_that_never_left_is_an_ordinary_given_action(server
     episode = client.start_episode()
     client.get_action(episode, ZEROS)
     server.stop()
+    wait_until(lambda: connection_of(client).trouble is not None)
     with pytest.raises(
         ServerUnavailableError, match=r"expected a connection to .* within 0.05 s, received none; the last attempt: "
     ) as caught:
@@ -241,12 +247,18 @@ def test_a_server_that_goes_on_refusing_is_an_error_that_leaves_the_step_free(
     server: ReferenceServer, connect: Callable[..., PolicyClient]
 ) -> None:
     client = connect(replace(FAST, overload_backoff_initial_s=5.0))
-    episode = client.start_episode()
+    episodes: list[str] = []
     server.servicer.refuse = lambda _id, _: ServerUnavailableError("not now", reason="SHUTTING_DOWN")
-    with pytest.raises(ServerUnavailableError, match="not now"):
-        client.get_action(episode, ZEROS, timeout_s=0.1)
+
+    def is_refused_in_time() -> bool:
+        episodes.append(client.start_episode())
+        with pytest.raises((ServerUnavailableError, ActionTimeoutError)) as caught:
+            client.get_action(episodes[-1], ZEROS, timeout_s=0.1 * 2 ** len(episodes))
+        return "not now" in str(caught.value)
+
+    wait_until(is_refused_in_time)
     server.servicer.refuse = lambda _id, _: None
-    assert client.get_action(episode, ONES) == 0
+    assert client.get_action(episodes[-1], ONES) == 0
 
 
 def test_an_episode_that_the_server_ended_says_so_from_then_on(server: ReferenceServer, client: PolicyClient) -> None:
@@ -267,7 +279,7 @@ def test_an_unreachable_server_is_named_within_the_connect_timeout() -> None:
         began = time.monotonic()
         with pytest.raises(ServerUnavailableError, match=r"expected a connection to 127.0.0.1:1 within 0.3 s, .* the last attempt"):
             client.start_episode()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < FAST.connect_timeout_s / 2
         with pytest.raises(ServerUnavailableError, match=r"127.0.0.1:1"):
             client.stats()
 
@@ -305,7 +317,7 @@ def test_a_missing_token_is_told_at_once_and_the_right_one_is_let_in(
     began = time.monotonic()
     with pytest.raises(AuthenticationError, match="authorization"):
         connect().start_episode()
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < FAST.connect_timeout_s / 2
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     client = connect(replace(FAST, token_file=token))

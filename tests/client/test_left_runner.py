@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -23,6 +22,8 @@ from tests.client.reference_server import ReferenceServer, Servicer
 from tests.services import wait_until
 
 ZEROS = np.zeros(10, np.float32)
+AT_ONCE_S = FAST.connect_timeout_s / 2
+"""What waits for a runner takes that long, twice."""
 pytestmark = pytest.mark.long
 
 
@@ -80,7 +81,7 @@ def test_a_runner_is_left_with_its_last_episode(service: Service, connect_to: Ca
         for episode in ids:
             client.end_episode(episode, ZEROS)
     assert len(connections_of(client)) == 1, "by the thread that has ended it"
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < AT_ONCE_S
     leaves(client, *service)
     assert client.counters().episodes_lost == 0
 
@@ -117,7 +118,7 @@ def test_the_end_for_good_is_said_although_an_unlisted_runner_has_died(
     service: Service, connect_to: Callable[..., PolicyClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both end before the client has given up the other one's episode."""
-    client = connect_to(one_service(service), replace(FAST, connect_timeout_s=20.0))
+    client = connect_to(one_service(service))
     client.get_actions(client.start_episodes(["a", "b"]), batch(2))
     service[0].tell([service[0].address])
     wait_until(lambda: len(unlisted_of(client)) == 1, "the list")
@@ -136,7 +137,7 @@ def test_the_end_for_good_is_said_although_an_unlisted_runner_has_died(
     began = time.monotonic()
     with pytest.raises(ServerEndedError):
         client.start_episode()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < AT_ONCE_S
 
 
 def test_a_closed_client_has_ended_the_readers_of_runners_it_had_left(service: Service, connect_to: Callable[..., PolicyClient]) -> None:
@@ -161,7 +162,7 @@ def slow_unary(monkeypatch: pytest.MonkeyPatch) -> Callable[[Servicer], threadin
         async def late(self: Servicer, request: Any, context: Any, answer: Any = answer) -> Any:
             if self in slow:
                 asked.set()
-                await asyncio.sleep(5.0)
+                await asyncio.sleep(10 * FAST.connect_timeout_s)
             return await answer(self, request, context)
 
         monkeypatch.setattr(Servicer, name, late)
@@ -180,9 +181,9 @@ def test_statistics_leave_out_a_runner_that_goes_meanwhile(
     client = connect_to(service)
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(client.stats_by_endpoint)
-        assert asked.wait(10.0)
+        assert asked.wait(60.0)
         service[0].tell([service[0].address])
-        assert list(said.result(4.0)) == [service[0].address]
+        assert list(said.result(AT_ONCE_S)) == [service[0].address]
 
 
 def test_another_runner_says_what_the_server_is_if_the_one_that_was_asked_goes(
@@ -196,9 +197,9 @@ def test_another_runner_says_what_the_server_is_if_the_one_that_was_asked_goes(
     wait_until(lambda: not connection_of(client).is_open, "the end of the given one")
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(client.server_info)
-        assert asked.wait(10.0)
+        assert asked.wait(60.0)
         service[2].tell(addresses([service[0], service[2]]))
-        assert said.result(4.0).boot_id == service[2].servicer.boot_id
+        assert said.result(AT_ONCE_S).boot_id == service[2].servicer.boot_id
 
 
 def test_a_question_of_a_client_that_is_closed_says_that(
@@ -208,7 +209,7 @@ def test_a_question_of_a_client_that_is_closed_says_that(
     client = connect_to(service)
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(client.stats)
-        assert asked.wait(10.0)
+        assert asked.wait(60.0)
         client.close()
         with pytest.raises(ClientClosedError):
-            said.result(4.0)
+            said.result(AT_ONCE_S)

@@ -177,5 +177,5 @@ policy = LocalPolicy.load({str(path)!r})
 policy.act(np.zeros(10, np.float32))
 print(sorted({{"ray", "torch", "policyserver.server"}} & set(sys.modules)))
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert ended.stdout == "[]\n", ended.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ def test_a_client_of_this_machine_asks_no_proxy(server: ReferenceServer, monkeyp
     actions = []
     with NamedProxy() as proxy:
         proxy.put_into_environment(monkeypatch, kind)
-        with PolicyClient(server.address, config=replace(FAST, connect_timeout_s=2.0)) as client:
+        with PolicyClient(server.address, config=FAST) as client:
             try:
                 actions.append(client.get_action(client.start_episode(), ZEROS))
                 client.stats()

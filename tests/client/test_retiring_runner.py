@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policyserver.client import PolicyClient, ServerUnavailableError
+from policyserver.client import ActionTimeoutError, PolicyClient, ServerUnavailableError
 from policyserver.common.errors import PolicyServerError
 from tests.client.conftest import FAST
 from tests.client.inner_parts import connections_of
@@ -91,21 +91,28 @@ def test_a_start_that_a_runner_refused_is_not_lost_with_it(service: Sequence[Ref
         service[1].start()
         wait_until(lambda: connections_of(client)[1].is_open, "the other runner")
         service[0].stop()
-        began.join(20.0)
+        began.join(100.0)
         assert held(service[1]) == {"a"}
         assert client.counters().episodes_lost == 0
 
 
 @pytest.mark.long
 def test_where_all_runners_end_a_start_waits_and_then_says_so(service: Sequence[ReferenceServer]) -> None:
-    with PolicyClient(service[0].address, config=replace(FAST, action_timeout_s=0.5)) as client:
+    with PolicyClient(service[0].address, config=FAST) as client:
         client.connect()
         for runner in service:
             retire(runner)
-        with pytest.raises(ServerUnavailableError) as error:
-            client.get_action(client.start_episode("a"), ZEROS)
-        assert error.value.reason == "SHUTTING_DOWN"
+        begun: list[str] = []
+
+        def is_answered_in_time() -> bool:
+            begun.append(client.start_episode())
+            with pytest.raises((ServerUnavailableError, ActionTimeoutError)) as error:
+                client.get_action(begun[-1], ZEROS, timeout_s=0.25 * 2 ** len(begun))
+            assert error.value.reason in ("SHUTTING_DOWN", ActionTimeoutError("").reason)
+            return error.value.reason == "SHUTTING_DOWN"
+
+        wait_until(is_answered_in_time, "a refusal")
         for runner in service:
             runner.servicer.refuse = lambda episode_id, sequence: None
-        client.get_action("a", ZEROS)
-        client.end_episode("a", ZEROS)
+        client.get_action(begun[-1], ZEROS)
+        client.end_episode(begun[-1], ZEROS)

@@ -14,7 +14,7 @@ import pytest
 
 from policyserver.client import ActionTimeoutError, AuthenticationError, BatchError, EpisodeLostError, PolicyClient, ServerUnavailableError
 from tests.client.conftest import FAST, Service, addresses
-from tests.client.inner_parts import connections_of
+from tests.client.inner_parts import connections_of, hurry
 from tests.client.reference_server import ReferenceServer, Servicer
 from tests.client.test_threads_share_a_stream import wait_until
 
@@ -135,11 +135,18 @@ def test_one_runner_that_does_not_answer_costs_its_own_rows_alone(service: Servi
     ids = client.start_episodes(4)
     client.get_actions(ids, batch(4))
     service[1].hold()
-    with pytest.raises(BatchError) as caught:
-        client.get_actions(ids, batch(4), timeout_s=1.0)
-    assert {row: type(error) for row, error in caught.value.errors.items()} == {1: ActionTimeoutError, 3: ActionTimeoutError}
-    assert service[1].address in str(caught.value.errors[1])
-    assert caught.value.actions.tolist() == [1, 0, 1, 0]
+    failures: list[BatchError] = []
+
+    def is_answered_by_the_other_in_time() -> bool:
+        with pytest.raises(BatchError) as caught:
+            client.get_actions(ids, batch(4), timeout_s=0.5 * 2 ** len(failures))
+        failures.append(caught.value)
+        return 0 not in caught.value.errors
+
+    wait_until(is_answered_by_the_other_in_time)
+    assert {row: type(error) for row, error in failures[-1].errors.items()} == {1: ActionTimeoutError, 3: ActionTimeoutError}
+    assert service[1].address in str(failures[-1].errors[1])
+    assert failures[-1].actions.tolist() == [1, 0, 1, 0]
     assert client.get_actions(ids[::2], batch(2)).tolist() == [2, 2]
     service[1].release()
     assert client.get_actions(ids, batch(4)).tolist() == [0, 1, 0, 1]
@@ -194,7 +201,7 @@ def test_a_runner_that_was_only_away_ends_the_episodes_that_were_given_up(
 
 @pytest.mark.long
 def test_while_all_are_away_nothing_is_given_up(service: Service, connect_to: Callable[..., PolicyClient]) -> None:
-    client = connect_to(service, replace(FAST, connect_timeout_s=0.5))
+    client = connect_to(service)
     ids = client.start_episodes(4)
     client.get_actions(ids, batch(4))
     for runner in service:
@@ -202,8 +209,10 @@ def test_while_all_are_away_nothing_is_given_up(service: Service, connect_to: Ca
     wait_until(lambda: not any(connection.is_open for connection in connections_of(client)))
     with pytest.raises(ServerUnavailableError):
         client.get_action(ids[0], ZEROS, timeout_s=0.3)
+    hurry(client, 0.5)
     with pytest.raises(ServerUnavailableError):
         client.start_episode()
+    hurry(client, FAST.connect_timeout_s)
     assert client.counters().episodes_lost == 0
     for runner in service:
         reboot(runner)
@@ -230,7 +239,9 @@ def test_an_endpoint_that_cannot_be_reached_gets_no_episodes_and_is_told_once(
     reboot(service[0])
     wait_until(lambda: client.counters().connections == 2)
     client.get_actions(client.start_episodes(2), batch(2))
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelname == "WARNING" and record.name.startswith("policyserver")
+    ]
     assert len(warnings) == 2, warnings
     assert "10.0.0.1:9900: no episodes go to this serving runner: tls_ca_file and token_file" in warnings[0]
     assert f"{service[1].address}: no new episodes go to this serving runner while it is not connected" in warnings[1]
@@ -350,8 +361,8 @@ def test_close_wakes_a_call_that_waits_for_several_runners_and_leaves_no_thread(
         wait_until(lambda: client.counters().rows_sent == 4)
         client.close()
         with pytest.raises(Exception, match="closed"):
-            waiting.result(timeout=20.0)
+            waiting.result(timeout=100.0)
     client.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(10.0)
+        thread.join(60.0)
         assert not thread.is_alive(), thread.name

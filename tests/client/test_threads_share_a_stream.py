@@ -97,10 +97,10 @@ def test_close_wakes_every_thread_that_waits_and_leaves_none_of_ours(server: Ref
         client.close()
         for future in waiting:
             with pytest.raises(ClientClosedError, match="closed"):
-                future.result(timeout=20.0)
+                future.result(timeout=100.0)
     client.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(10.0)
+        thread.join(60.0)
         assert not thread.is_alive(), thread.name
     for call in (client.start_episode, client.stats, lambda: client.get_action(ids[0], ZEROS), lambda: client.log_returns(ids[0], 1.0)):
         with pytest.raises(ClientClosedError):
@@ -122,14 +122,14 @@ import policyserver.client
 c = policyserver.client.PolicyClient({server.address!r})
 print(c.get_action(c.start_episode(), [0] * 10))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 @pytest.mark.process
 def test_the_client_imports_neither_ray_nor_torch_nor_river() -> None:
     program = "import sys, policyserver.client; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=True)
     loaded = set(done.stdout.split())
     assert "policyserver.client.policy_client" in loaded
     assert not loaded & {"ray", "torch", "river", "policyserver.server", "policyserver.pipelines", "policyserver.monitoring"}
@@ -137,7 +137,7 @@ def test_the_client_imports_neither_ray_nor_torch_nor_river() -> None:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for something another thread does and tells nobody about."""
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 120.0
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 20 s"
+        assert time.monotonic() < deadline, "it did not happen within 120 s"
         time.sleep(0.002)

@@ -136,7 +136,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 Conversation.TestCase.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=30)
-TestConversation = Conversation.TestCase
+TestConversation = pytest.mark.long(Conversation.TestCase)
 
 
 def test_a_reward_before_the_first_row_is_the_owners_to_judge() -> None:

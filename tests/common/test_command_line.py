@@ -18,7 +18,7 @@ VERSION = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 @pytest.mark.parametrize("command", ["policy-server", "policy-pipeline", "policy-monitor"])
 def test_every_command_knows_its_version(command: str) -> None:
     program = str(Path(sys.executable).with_name(command))
-    ended = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=200, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{command} {VERSION}\n", "")
 
 

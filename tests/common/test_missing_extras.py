@@ -31,7 +31,7 @@ def test_what_is_missing_is_named_with_its_extra(package: str, command: str, arg
         [sys.executable, "-c", WITHOUT, package, command, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         cwd=tmp_path,
     )

@@ -21,7 +21,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     name = str(tmp_path / "notify") if request.param == "path" else f"@policy-server-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name[1:]}" if name.startswith("@") else name)
-        listening.settimeout(5.0)
+        listening.settimeout(60.0)
         yield name, listening
 
 
@@ -79,7 +79,7 @@ def test_a_manager_that_is_gone_is_warned_of_once(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         told.ready()
         told.alive()
-    assert len(caplog.records) == 1
+    assert [record.name for record in caplog.records].count("policyserver.common.service_manager") == 1
     caplog.clear()
     assert ServiceManager({"NOTIFY_SOCKET": "vsock:2:1234", "WATCHDOG_USEC": "1000000"}).watchdog_s is None
     assert "expected /PATH or @NAME" in caplog.text
@@ -102,6 +102,6 @@ for _ in range(2000):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "full"))
         done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "full")], capture_output=True, text=True, timeout=30, check=True
+            [sys.executable, "-c", program, str(tmp_path / "full")], capture_output=True, text=True, timeout=200, check=True
         )
     assert done.stdout == "went on\n"

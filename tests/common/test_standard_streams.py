@@ -36,7 +36,7 @@ def run(command: tuple[str, ...], folder: Path, stdout: int | IO[bytes], **envir
     """Run a command; its status and what it said on standard error."""
     program = str(Path(sys.executable).with_name(command[0]))
     kept = os.environ | {"COLUMNS": "120"} | environment
-    ended = subprocess.run([program, *command[1:]], stdout=stdout, stderr=subprocess.PIPE, cwd=folder, env=kept, timeout=60, check=False)
+    ended = subprocess.run([program, *command[1:]], stdout=stdout, stderr=subprocess.PIPE, cwd=folder, env=kept, timeout=200, check=False)
     return ended.returncode, ended.stderr.decode()
 
 
@@ -73,7 +73,7 @@ def test_closed_streams_and_full_ones_for_errors_change_no_status(folder: Path) 
         (f"{serve} --sed 1 2>/dev/full", 2),
         (f"{serve} --help <&-", 0),
     ):
-        ended = subprocess.run(["bash", "-c", redirected], cwd=folder, capture_output=True, timeout=60, check=False)
+        ended = subprocess.run(["bash", "-c", redirected], cwd=folder, capture_output=True, timeout=200, check=False)
         assert (ended.returncode, ended.stderr) == (status, b""), redirected
 
 
@@ -85,7 +85,7 @@ main(["export", "--store", "nothing"])
 with tempfile.TemporaryFile() as file:
     os.write(2, f"{file.fileno()}".encode())
 """
-    ended = subprocess.run(["bash", "-c", f"{sys.executable} -c '{program}' >&-"], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(["bash", "-c", f"{sys.executable} -c '{program}' >&-"], capture_output=True, text=True, timeout=200, check=False)
     assert int(ended.stderr.split()[-1]) > 2, "a stray print would be written into the file"
 
 
@@ -113,7 +113,7 @@ def test_a_page_is_served_though_nobody_can_be_told_where(tmp_path: Path) -> Non
         with pytest.raises(subprocess.TimeoutExpired):
             served.wait(0.5)  # what can't be told has been tried
         served.terminate()
-        assert served.communicate(timeout=60.0)[1] == b""
+        assert served.communicate(timeout=200.0)[1] == b""
     assert served.returncode == 0
 
 

@@ -34,7 +34,7 @@ def played(front_end: FrontEnd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mak
         def make(
             loop: Loop, *, hand_off: dict[str, Any] | None = None, rl_module: dict[str, Any] | None = None, **env_runners: Any
         ) -> Iterator[ExternalEnvRunner]:
-            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(**{"sample_wait_s": 20.0, **(hand_off or {})}))
+            serving = ServingConfig(ListenConfig("127.0.0.1:0"), hand_off=HandOffConfig(**{"sample_wait_s": 100.0, **(hand_off or {})}))
             config = (
                 PPOConfig()
                 .environment(env_config=serving.to_env_config(), observation_space=OBSERVATION, action_space=ACTION)

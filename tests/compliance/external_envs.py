@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -23,6 +24,7 @@ OBSERVATION = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 ACTION: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(2)
 EPISODE_STEPS = 25
 ZERO = np.zeros(1, np.float32)
+PATIENT = replace(CLIENT, action_timeout_s=100.0, connect_timeout_s=100.0)  # a machine may stand still for seconds
 
 
 class Calls(Protocol):
@@ -122,7 +124,7 @@ def client_looping(address: str, loop: Loop) -> Iterator[threading.Thread]:
     """Run a loop again and again with a client of its own, on a thread that must be alive until the end."""
     errors: list[PolicyServerError] = []
     over = threading.Event()
-    with PolicyClient(address, config=CLIENT) as client:
+    with PolicyClient(address, config=PATIENT) as client:
 
         def run() -> None:
             try:
@@ -140,7 +142,7 @@ def client_looping(address: str, loop: Loop) -> Iterator[threading.Thread]:
         finally:
             over.set()
             client.close()
-            thread.join(20.0)
+            thread.join(100.0)
         assert not errors
 
 

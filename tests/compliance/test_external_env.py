@@ -130,7 +130,7 @@ def test_an_error_of_the_module_reaches_the_caller_and_the_metrics_and_the_serve
         except ServerInternalError as error:
             heard.append(error)
             broke.set()
-            assert whole.wait(20.0)
+            assert whole.wait(100.0)
 
     spec = RLModuleSpec(module_class=Breakable, model_config=DefaultModelConfig(fcnet_hiddens=[8]))
     with played(loop, rollout_fragment_length=50, rl_module={"rl_module_spec": spec}, hand_off={"sample_wait_s": 0.2}) as runner:
@@ -139,7 +139,7 @@ def test_an_error_of_the_module_reaches_the_caller_and_the_metrics_and_the_serve
         for version, broken in ((1, 1.0), (2, 0.0)):
             runner.set_state({COMPONENT_RL_MODULE: {**weights, "broken": np.full(1, broken, np.float32)}, "weights_seq_no": version})
             if broken:
-                assert broke.wait(20.0)
+                assert broke.wait(100.0)
         runner.sample(num_timesteps=1)
         metrics = runner.get_metrics()
         assert metrics["rows_failed"].peek() == 1
@@ -199,12 +199,12 @@ def test_of_an_untrained_and_a_trained_episode_exactly_the_trained_one_is_learne
         for _ in range(2):
             last.append(calls.get_action(untrained, ZERO))
         over.set()
-        again.wait(60.0)
+        again.wait(300.0)
 
     with played(loop, rollout_fragment_length=4) as runner:
         try:
             (episode,) = runner.sample()
-            assert over.wait(20.0)
+            assert over.wait(100.0)
             assert len(episode) == 4
             assert episode.is_terminated
             np.testing.assert_allclose(episode.get_rewards(), [0.0, 1.3, 0.0, 1.3], rtol=1e-6)

@@ -34,6 +34,13 @@ every_iterations = 1
 """
 
 
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since
+        return ""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_the_daemon_trains_on_what_an_environment_plays_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,13 +50,13 @@ def test_the_daemon_trains_on_what_an_environment_plays_by_itself(tmp_path: Path
     config.write_text(CONFIG, encoding="utf-8")
     for run in range(2):
         with DaemonProcess(tmp_path / "run", free_address(), "--config", str(config)) as daemon:
-            deadline = time.monotonic() + 200.0
+            deadline = time.monotonic() + 400.0
             while daemon.text().count("saved ") < 3:
                 assert daemon.process.poll() is None, daemon.text()
                 assert time.monotonic() < deadline, daemon.text()
                 time.sleep(0.1)
             children = psutil.Process(daemon.process.pid).children(recursive=True)
-            assert any("ExternalEnvRunner" in " ".join(child.cmdline()) for child in children)
+            assert any("ExternalEnvRunner" in command_of(child) for child in children)
             assert daemon.terminate() == 0, daemon.text()
         text = daemon.text()
         assert "serving on what the environment opens" in text
@@ -57,4 +64,4 @@ def test_the_daemon_trains_on_what_an_environment_plays_by_itself(tmp_path: Path
         assert "Traceback" not in text
         assert "were restarted" not in text, "the actor that played is the first one"
         # Ray's processes that the daemon leaves belong to init, which may take a while to collect what has ended.
-        assert not psutil.wait_procs(children, timeout=10.0)[1], "what the daemon started is gone"
+        assert not psutil.wait_procs(children, timeout=100.0)[1], "what the daemon started is gone"

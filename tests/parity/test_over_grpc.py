@@ -34,7 +34,7 @@ def runner_like(recording: Recording) -> ExternalEnvRunner:
 
 def play(recording: Recording, address: str) -> None:
     """Have a client do what was done in RLlib's environments, step by step in the same order."""
-    with PolicyClient(address, config=CLIENT) as client:
+    with PolicyClient(address, config=replace(CLIENT, action_timeout_s=100.0, connect_timeout_s=100.0)) as client:
         for turn in recording.turns:
             for index, info in enumerate(turn.infos):
                 name = str(number_in(info))
