@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest
 
 CUT_S = 25.0
 LONGEST_PAUSE_S = 6.0
-ELSEWHERE_S = 20.0
-"""Both are shorter than the cut: what waits for its end takes longer, also where updates are slow."""
+SILENT_S = 5.0
+"""After which an actor is left out; where updates take longer than half a second, the pause is that and two of them."""
+ELSEWHERE_S = 15.0
 
 
 def longest_without_update(player: Player, seconds: float) -> float:
@@ -47,7 +48,7 @@ def test_learning_goes_on_and_clients_act_elsewhere(three_hosts: Sequence[Host])
     cut.cut()
     longest_s = longest_without_update(at_one, CUT_S)
     sys.stdout.write(f"longest time without an update: {longest_s:.2f} s, usually {usual_s:.2f} s\n")
-    assert longest_s <= LONGEST_PAUSE_S + 2.0 * usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
+    assert longest_s <= max(LONGEST_PAUSE_S, SILENT_S + 2.0 * usual_s), f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
     assert "is silent for" in daemon.text()
     assert at_both.newest()["longest_s"] <= ELSEWHERE_S, at_both.newest()
     assert at_both.newest()["errors"].keys() <= {"EpisodeLostError"}
@@ -80,5 +81,5 @@ def test_appo_learns_on_without_the_episodes_of_a_host_that_is_cut_off(three_hos
     cut.cut()
     longest_s = longest_without_update(players[0], CUT_S)
     sys.stdout.write(f"longest time without an update of APPO: {longest_s:.2f} s, usually {usual_s:.2f} s\n")
-    assert longest_s <= LONGEST_PAUSE_S + 2.0 * usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
+    assert longest_s <= LONGEST_PAUSE_S + usual_s, f"{longest_s:.1f} s, usually {usual_s:.1f} s:\n{daemon.text()}"
     assert "Traceback" not in daemon.text()
