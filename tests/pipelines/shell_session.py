@@ -58,8 +58,12 @@ class ShellSession:
 
     def close(self) -> None:
         """Hang up, and close the terminal once nobody reads from it."""
-        self._shell.send_signal(signal.SIGHUP)
-        self._shell.wait(60.0)
+        self._shell.send_signal(signal.SIGHUP)  # which it passes on to its jobs
+        try:
+            self._shell.wait(2.0)
+        except subprocess.TimeoutExpired:  # it had begun to wait for a key as the signal came, and would look at it after the next one
+            self._shell.kill()
+            self._shell.wait(60.0)
         self._reader.join(10.0)  # longer only where a program of the shell's is left
         os.close(self._master)
 
