@@ -16,8 +16,10 @@ from tests.conftest import CARTPOLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(1200)]
 
-GRACE_S, SILENT_S = 15.0, 5.0
+GRACE_S, SILENT_S = 10.0, 5.0
 """The grace is long enough for a question about the health within it, by a process that has to start."""
+PATIENT = {"RAY_health_check_failure_threshold": "60"}
+"""Ray is not to give up the node: after a cut of more than 25 s its connection is tried again at 51 s alone, as TCP doubles its pauses."""
 _HEALTH = """
 import sys, grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -40,7 +42,7 @@ def counted(stats: Mapping[str, Any]) -> int:
 
 
 def test_a_cut_actor_serves_for_a_while_and_each_step_counts_once(three_hosts: Sequence[Host]) -> None:
-    cluster = Cluster(three_hosts)
+    cluster = Cluster(three_hosts, variables=PATIENT)
     first, *others = three_hosts
     settings = SETTINGS.replace("[ray]", f"[ray]\npartition_grace_s = {GRACE_S}")
     daemon = ClusterDaemon(cluster, settings + CARTPOLE)
