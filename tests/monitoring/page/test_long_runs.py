@@ -16,19 +16,11 @@ from policyserver.monitoring.page.finished_episodes import FinishedEpisodes
 from policyserver.monitoring.page.selection import PageSelection
 from policyserver.monitoring.store import episode_tags, tables
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.monitoring.store.store import EmbeddedStore
 
 BEGIN_NS = 1_700_000_000 * 10**9
 WIDTH_NS = 2 * 10**9
 PER_S = 50
 MOST = 65_536  # episodes that a mean is over
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(60.0)
-    return path
 
 
 @pytest.fixture

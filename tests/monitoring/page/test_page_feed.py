@@ -53,13 +53,6 @@ class Viewer:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(60.0)
-    return path
-
-
-@pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything be read at every look, whatever it costs."""
     monkeypatch.setattr("policyserver.monitoring.page.feed._STATE_EVERY_S", 0.0)

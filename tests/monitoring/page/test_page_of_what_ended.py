@@ -15,7 +15,6 @@ from policyserver.monitoring.page.server import PageServer
 from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
-from policyserver.monitoring.store.store import EmbeddedStore
 from tests.browser import ARROW_LEFT, Browser
 from tests.monitoring.page_harness import RUN, serve
 from tests.services import wait_until
@@ -42,13 +41,6 @@ WORDS = """
     CanvasRenderingContext2D.prototype.fillText = function (text, ...place) { words.push(text); return draw.call(this, text, ...place); };
     document.dispatchEvent(new Event("theme"));
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(60.0)
-    return path
 
 
 @pytest.fixture

@@ -18,18 +18,10 @@ from policyserver.monitoring.points import Points
 from policyserver.monitoring.schema import MEASUREMENTS
 from policyserver.monitoring.store import tables
 from policyserver.monitoring.store.reader import StoreReader
-from policyserver.monitoring.store.store import EmbeddedStore
 from tests.services import wait_until
 
 BEGIN_S = 1_700_000_000
 RUN = {"run": "r", "policy": "PPO"}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "store.sqlite"
-    EmbeddedStore(path).close(60.0)
-    return path
 
 
 def write(path: Path, *batches: Points) -> None:
